@@ -1,0 +1,1 @@
+"""The Django app of clusters and of what operators do to them."""

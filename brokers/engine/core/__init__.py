@@ -1,0 +1,1 @@
+"""Pure state machines: no sockets, files, clocks, threads or randomness of their own."""

@@ -1,0 +1,1 @@
+"""Consensus: the Raft protocol for many groups in one node."""

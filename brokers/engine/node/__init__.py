@@ -1,0 +1,1 @@
+"""The broker process: event loop, listeners, peer links, control API."""
