@@ -23,7 +23,7 @@ class Entry(NamedTuple):
     """
 
     group: int
-    index: int
+    index: int  # type: ignore[assignment]  # Raft's own word, and nobody looks up values in an entry
     term: int
     kind: int
     payload: bytes
@@ -46,7 +46,7 @@ class Snapshot(NamedTuple):
     """
 
     group: int
-    index: int
+    index: int  # type: ignore[assignment]  # Raft's own word, and nobody looks up values in an entry
     term: int
     membership: bytes
     state: bytes
