@@ -1,0 +1,328 @@
+"""The leader of a queue: takes batches, hands out messages, turns settlements into entries.
+
+One object a term (a leader that lost the floor and got it back starts anew): what it knows beyond the
+replicated state it has from the links, who say it again after its ``Hello``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import ClassVar
+
+from brokers.engine.core.model import entries
+from brokers.engine.core.model.delivery import Assignment, Dispatcher, Slot
+from brokers.engine.core.model.entries import Messages, Run, Settled
+from brokers.engine.core.model.queue_state import OutOfOrder, Published, QueueState, SettledRuns
+from brokers.engine.core.session import messages as m
+
+WATERMARK_STEP = 65_536
+"""How far ahead of the cursor the watermark is set: one entry for that many messages."""
+WATERMARK_LOW = WATERMARK_STEP // 2
+"""The watermark moves again when the cursor comes this near."""
+READ_AHEAD = 1 << 20
+"""About how many bytes one turn hands out."""
+
+ACK, REQUEUE, REJECT = 0, 1, 2
+
+
+def merge(ranges: Iterable[Run]) -> list[Run]:
+    """Runs sorted, with those that touch joined."""
+    merged: list[Run] = []
+    for first, end in sorted(ranges):
+        if merged and first <= merged[-1][1]:
+            if end > merged[-1][1]:
+                merged[-1] = (merged[-1][0], end)
+        else:
+            merged.append((first, end))
+    return merged
+
+
+class QueueLeader:
+    """``receive`` what links send, ``applied`` what was committed; then take ``out`` and ``proposals``.
+
+    ``read(index)`` gives the publish entry at a log index. ``origins`` maps an origin (boot) to the node it
+    lives on, so that its batches can be answered.
+    """
+
+    def __init__(
+        self,
+        group: int,
+        term: int,
+        state: QueueState,
+        nodes: Iterable[int],
+        read: Callable[[int], Messages],
+    ) -> None:
+        self.group = group
+        self.term = term
+        self.state = state
+        self.dispatcher = Dispatcher(state)
+        self.out: list[tuple[int, m.Message]] = []
+        """Messages for nodes, in order."""
+        self.deserted = False
+        """The last consumer left (an auto-delete queue is then deleted)."""
+        self.delivered = 0
+        self.acked = 0
+        self.redelivered = 0
+        self._read = read
+        self._awaited = set(nodes)
+        """Nodes that may hold messages of an earlier leader and haven't said ``Resumed`` yet."""
+        self._accepted = dict(state.origins)
+        self._origin_nodes: dict[int, int] = {}
+        self._to_settle: dict[Settled, list[Run]] = {}
+        self._to_return: list[Run] = []
+        self._to_answer: list[tuple[int, m.Message]] = []
+        """Said when the settlements of this turn are committed."""
+        self._batches: list[bytes] = []
+        self._on_commit: dict[int, list[tuple[int, m.Message]]] = {}
+        self._last_index = 0
+        self._watermark_asked = state.watermark
+        self._gets: list[tuple[int, m.Get]] = []
+        self._published: dict[int, int] = {}
+        for node in self._awaited:
+            self.out.append((node, m.Hello(group, term)))
+
+    # -- links ----------------------------------------------------------------------------------------
+
+    def receive(self, node: int, message: m.Message) -> None:
+        """A link's message from ``node``."""
+        self._handlers[type(message)](self, node, message)
+
+    def greet(self, node: int) -> None:
+        """``node`` came (back) into reach."""
+        self.out.append((node, m.Hello(self.group, self.term)))
+
+    def node_down(self, node: int) -> None:
+        """``node`` is gone: its consumers hold nothing any more."""
+        self._awaited.discard(node)
+        for key in [key for key in self.dispatcher.slots if key[0] == node]:
+            self._leave(key)
+        self._gets = [(n, get) for n, get in self._gets if n != node]
+
+    def take_proposals(self, stamp: int) -> list[tuple[bytes, list[tuple[int, m.Message]]]]:
+        """Payloads to propose, in order, each with what is to be said when it is committed.
+
+        ``stamp`` is the wall clock in milliseconds, to be kept with the messages. The caller proposes each
+        and calls ``proposed``; when one is refused, this leader is over.
+        """
+        proposals: list[tuple[bytes, list[tuple[int, m.Message]]]] = [
+            (entries.encode_publish(stamp, batch), []) for batch in self._batches
+        ]
+        self._batches.clear()
+        for outcome, ranges in self._to_settle.items():
+            proposals.append((entries.encode_settle(outcome, merge(ranges)), []))
+        self._to_settle.clear()
+        if self._to_return:
+            proposals.append((entries.encode_return(merge(self._to_return)), []))
+            self._to_return = []
+        cursor = self.dispatcher.cursor
+        if self._watermark_asked - cursor < WATERMARK_LOW and (self._gets or self.dispatcher.wants()):
+            self._watermark_asked = cursor + WATERMARK_STEP
+            proposals.append((entries.encode_watermark(self._watermark_asked), []))
+        if self._to_answer:
+            if proposals:
+                proposals[-1][1].extend(self._to_answer)
+            elif self._last_index > self.state.applied:
+                self._on_commit.setdefault(self._last_index, []).extend(self._to_answer)
+            else:
+                self.out.extend(self._to_answer)
+            self._to_answer = []
+        return proposals
+
+    def proposed(self, index: int, answers: list[tuple[int, m.Message]]) -> None:
+        """The entry at ``index`` was proposed; ``answers`` are due when it is committed."""
+        self._last_index = index
+        if answers:
+            self._on_commit[index] = answers
+
+    def _publish(self, node: int, message: m.Publish) -> None:
+        origin, serial, _ = entries.batch_identity(message.batch)
+        self._origin_nodes[origin] = node
+        accepted = self._accepted.get(origin, 0)
+        if serial == accepted + 1:
+            self._accepted[origin] = serial
+            self._batches.append(message.batch)
+        elif serial <= self.state.origins.get(origin, 0):
+            self.out.append((node, m.Published(self.group, self.state.origins[origin])))
+
+    def _settle(self, node: int, message: m.Settle) -> None:
+        key = (node, message.consumer)
+        slot = self.dispatcher.slots.get(key)
+        before = len(slot.unsettled) if slot is not None else 0
+        if message.outcome == REQUEUE:
+            self._to_return.extend(self.dispatcher.give_back(key, message.runs))
+        else:
+            taken = self.dispatcher.settle(key, message.runs)
+            outcome = Settled.ACK if message.outcome == ACK else Settled.REJECT
+            if taken:
+                self._to_settle.setdefault(outcome, []).extend(taken)
+                self.acked += sum(end - first for first, end in taken)
+        if slot is not None:
+            if not slot.windowed:
+                slot.credit += before - len(slot.unsettled)
+            if slot.holder and not slot.unsettled:
+                self.dispatcher.detach(key)
+        self._to_answer.append((node, m.SettledTo(self.group, message.number)))
+
+    def _attach(self, node: int, message: m.Attach) -> None:
+        in_use = not message.resumed and self._in_exclusive_use(message.exclusive)
+        if not in_use:
+            slot = Slot(
+                (node, message.consumer),
+                message.credit,
+                no_ack=message.no_ack,
+                exclusive=message.exclusive,
+                priority=message.priority,
+                windowed=message.windowed,
+                holder=message.holder,
+            )
+            self.dispatcher.attach(slot, message.outstanding)
+            self.deserted = False
+        if not message.resumed:
+            self.out.append((node, m.Attached(self.group, message.consumer, in_use)))
+
+    def _in_exclusive_use(self, exclusive: bool) -> bool:
+        consumers = [slot for slot in self.dispatcher.slots.values() if not slot.holder]
+        return any(slot.exclusive for slot in consumers) or (exclusive and bool(consumers))
+
+    def _detach(self, node: int, message: m.Detach) -> None:
+        key = (node, message.consumer)
+        if message.release:
+            self._leave(key)
+            return
+        slot = self.dispatcher.slots.get(key)
+        if slot is not None:
+            self.dispatcher.stop(key)
+            if not slot.unsettled:
+                self.dispatcher.detach(key)
+            self._check_deserted()
+
+    def _leave(self, key: tuple[int, int]) -> None:
+        slot = self.dispatcher.slots.get(key)
+        if slot is None:
+            return
+        was_consumer = not slot.holder
+        self._to_return.extend((p, p + 1) for p in self.dispatcher.detach(key))
+        if was_consumer:
+            self._check_deserted()
+
+    def _check_deserted(self) -> None:
+        if not self.consumers:
+            self.deserted = True
+
+    @property
+    def consumers(self) -> int:
+        """How many consumers there are, mere holders left out."""
+        return sum(1 for slot in self.dispatcher.slots.values() if not slot.holder)
+
+    def _credit(self, node: int, message: m.Credit) -> None:
+        slot = self.dispatcher.slots.get((node, message.consumer))
+        if slot is not None:
+            slot.credit += message.amount
+
+    def _get(self, node: int, message: m.Get) -> None:
+        self._gets.append((node, message))
+
+    def _ask(self, node: int, message: m.Ask) -> None:
+        if not message.purge:
+            answer = m.Answer(self.group, message.request, self.dispatcher.ready, self.consumers)
+            self.out.append((node, answer))
+            return
+        dropped = self.dispatcher.drop_ready()
+        if dropped:
+            self._to_settle.setdefault(Settled.PURGE, []).extend(dropped)
+        count = sum(end - first for first, end in dropped)
+        self._to_answer.append((node, m.Answer(self.group, message.request, count, self.consumers)))
+
+    def _resumed(self, node: int, message: m.Resumed) -> None:
+        if message.term == self.term:
+            self._awaited.discard(node)
+
+    _handlers: ClassVar[dict[type, Callable[..., None]]] = {
+        m.Publish: _publish,
+        m.Settle: _settle,
+        m.Attach: _attach,
+        m.Detach: _detach,
+        m.Credit: _credit,
+        m.Get: _get,
+        m.Ask: _ask,
+        m.Resumed: _resumed,
+    }
+
+    # -- the log --------------------------------------------------------------------------------------
+
+    def applied(self, index: int, result: object) -> None:
+        """The entry at ``index`` was applied to the state with ``result`` (see ``QueueState.apply``)."""
+        if isinstance(result, Published):
+            node = self._origin_nodes.get(result.origin)
+            if node is not None:
+                self._published[node] = result.serial
+        elif isinstance(result, SettledRuns):
+            self.dispatcher.committed(result.size)
+        elif isinstance(result, OutOfOrder):
+            self._accepted[result.origin] = result.expected - 1
+            if result.origin in self._origin_nodes:
+                self.greet(self._origin_nodes[result.origin])
+        answers = self._on_commit.pop(index, None)
+        if answers is not None:
+            self.out.extend(answers)
+
+    def pump(self) -> bool:
+        """Say what was published and hand out what can be; True when there is more than fits in one turn."""
+        if self._published:
+            for node, serial in self._published.items():
+                self.out.append((node, m.Published(self.group, serial)))
+            self._published.clear()
+        if self._awaited:
+            return False
+        if self._gets:
+            self._serve_gets()
+        return self.dispatcher.wants() and self._hand_out()
+
+    def _hand_out(self) -> bool:
+        pieces: dict[tuple[int, int], list[m.Piece]] = {}
+        average = self.state.bytes // self.state.messages if self.state.messages else 0
+        budget = max(1, READ_AHEAD // (average + 1))
+        for assignment in self.dispatcher.assign(budget):
+            budget -= assignment.end - assignment.first
+            pieces.setdefault(assignment.slot.key, []).extend(self._pieces(assignment))
+            if assignment.slot.no_ack:
+                self._settle_sent(assignment)
+        for (node, consumer), found in pieces.items():
+            self.out.append((node, m.Deliver(self.group, consumer, found)))
+        return budget <= 0
+
+    def _settle_sent(self, assignment: Assignment) -> None:
+        self._to_settle.setdefault(Settled.ACK, []).append((assignment.first, assignment.end))
+
+    def _pieces(self, assignment: Assignment) -> list[m.Piece]:
+        found: list[m.Piece] = []
+        first, end = assignment.first, assignment.end
+        self.delivered += end - first
+        if assignment.redelivered:
+            self.redelivered += end - first
+        while first < end:
+            entry, base, size = self.state.index.find(first)
+            stop = min(end, base + size)
+            ends, data = self._read(entry).slice(first - base, stop - base)
+            found.append((first, assignment.redelivered, ends, data))
+            first = stop
+        return found
+
+    def _serve_gets(self) -> None:
+        waiting = self._gets
+        self._gets = []
+        for node, get in waiting:
+            slot = Slot((node, get.consumer), 1, no_ack=get.no_ack, holder=True)
+            assignment = self.dispatcher.once(slot)
+            if assignment is None:
+                if self.dispatcher.blocked_by_watermark():
+                    self._gets.append((node, get))
+                    continue
+                pieces: list[m.Piece] = []
+            else:
+                pieces = self._pieces(assignment)
+                if get.no_ack:
+                    self._settle_sent(assignment)
+                else:
+                    self.dispatcher.attach(slot)
+            self.out.append((node, m.Got(self.group, get.consumer, self.dispatcher.ready, pieces)))

@@ -1,0 +1,371 @@
+"""A queue as a node with clients sees it: batches on their way to the leader, consumers, settlements.
+
+A link keeps whatever the leader has not yet confirmed as committed and says it again to the next leader, so
+that clients notice a change of leader as a pause only.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Protocol
+
+from brokers.engine.core.amqp.consumer import Consumer
+from brokers.engine.core.amqp.port import Delivery, Outcome
+from brokers.engine.core.model import entries
+from brokers.engine.core.model.intervals import runs
+from brokers.engine.core.session import messages as m
+
+BATCH_BYTES = 512 * 1024
+BATCH_MESSAGES = 4096
+"""A batch is closed when it reaches either."""
+WINDOW = 1024
+"""Messages on their way to a consumer without a prefetch limit."""
+
+
+class Sink(Protocol):
+    """Who wants to know that publishes are safe: a channel, or a gatherer of several queues' answers."""
+
+    def confirmed(self, first: int, last: int) -> None: ...
+
+
+class Load:
+    """Bytes of published messages that a node holds until they are committed, over all its links."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
+class Membership:
+    """A consumer as its link knows it."""
+
+    __slots__ = ("consumer", "drained", "holder", "joined", "windowed")
+
+    def __init__(self, consumer: Consumer, *, holder: bool = False) -> None:
+        self.consumer = consumer
+        self.holder = holder
+        self.windowed = consumer.no_ack or not consumer.prefetch
+        self.joined: Callable[[bool], None] | None = None
+        """Takes the answer to the attachment, once."""
+        self.drained = 0
+        """Messages its socket has taken and the leader doesn't know of yet."""
+
+
+class QueueLink:
+    """Links the clients of one node to the leader of one queue, wherever that is.
+
+    ``send(node, message)`` delivers in order; ``mark`` asks for a ``flush`` at the end of this turn;
+    ``congested(consumer)`` tells whether the consumer's socket is full; ``origin`` is the node's boot.
+    """
+
+    def __init__(
+        self,
+        group: int,
+        name: str,
+        origin: int,
+        load: Load,
+        *,
+        send: Callable[[int, m.Message], None],
+        mark: Callable[[QueueLink], None],
+        congested: Callable[[Consumer], bool],
+    ) -> None:
+        self.group = group
+        self.name = name
+        self.leader: int | None = None
+        self.term = 0
+        self.published = 0
+        self._origin = origin
+        self._load = load
+        self._send = send
+        self._mark = mark
+        self._congested = congested
+        self._dirty = False
+        self._ends: list[int] = []
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._confirms: list[tuple[Sink, int, int]] = []
+        self._serial = 0
+        self._unpublished: deque[tuple[int, bytes, list[tuple[Sink, int, int]]]] = deque()
+        self._settling: dict[tuple[int, Outcome], list[int]] = {}
+        self._settle_number = 0
+        self._unsettled: deque[m.Settle] = deque()
+        self._members: dict[int, Membership] = {}
+        self._gets: dict[int, tuple[m.Get, Callable[[Delivery | None, int], None]]] = {}
+        self._asks: dict[int, tuple[m.Ask, Callable[[int, int], None]]] = {}
+        self._next_request = 0
+
+    # -- publishing -----------------------------------------------------------------------------------
+
+    def add(self, sink: Sink | None, tag: int, route: bytes, header: bytes, body: bytes) -> None:
+        """Take a message for the next batch; ``sink`` hears of ``tag`` when it is committed."""
+        prefix = entries.message_prefix(route, header)
+        self._parts += (prefix, route, header, body)
+        self._size += len(prefix) + len(route) + len(header) + len(body)
+        self._ends.append(self._size)
+        if sink is not None:
+            confirms = self._confirms
+            if confirms and confirms[-1][2] == tag - 1 and confirms[-1][0] is sink:
+                confirms[-1] = (sink, confirms[-1][1], tag)
+            else:
+                confirms.append((sink, tag, tag))
+        if self._size >= BATCH_BYTES or len(self._ends) >= BATCH_MESSAGES:
+            self._close_batch()
+        if not self._dirty:
+            self._dirty = True
+            self._mark(self)
+
+    def _close_batch(self) -> None:
+        self._serial += 1
+        batch = entries.encode_batch(self._origin, self._serial, self._ends, self._parts)
+        self.published += len(self._ends)
+        self._load.bytes += len(batch)
+        self._unpublished.append((self._serial, batch, self._confirms))
+        self._ends = []
+        self._parts = []
+        self._confirms = []
+        self._size = 0
+        if self.leader is not None:
+            self._send(self.leader, m.Publish(self.group, batch))
+
+    # -- consumers ------------------------------------------------------------------------------------
+
+    def attach(self, consumer: Consumer, number: int, joined: Callable[[bool], None]) -> None:
+        """A consumer joins under this node's ``number``; ``joined(in_use)`` takes the leader's answer."""
+        consumer.queue = self
+        consumer.handle = number
+        member = Membership(consumer)
+        member.joined = joined
+        self._members[number] = member
+        if self.leader is not None:
+            self._send(self.leader, self._attachment(number, member))
+
+    def _attachment(self, number: int, member: Membership) -> m.Attach:
+        consumer = member.consumer
+        outstanding = [] if consumer.no_ack else runs(sorted(consumer.outstanding()))
+        held = sum(end - first for first, end in outstanding)
+        credit = WINDOW if member.windowed else max(0, consumer.prefetch - held)
+        member.drained = 0
+        return m.Attach(
+            self.group,
+            number,
+            0 if member.holder else credit,
+            consumer.no_ack,
+            consumer.exclusive,
+            member.windowed,
+            member.joined is None,
+            member.holder,
+            consumer.priority,
+            outstanding,
+        )
+
+    def cancel(self, consumer: Consumer) -> None:
+        """Nothing more for this consumer; it keeps what it holds."""
+        self.flush()
+        number = _number(consumer)
+        member = self._members.get(number)
+        if member is None:
+            return
+        member.holder = True
+        if not consumer.unsettled:
+            del self._members[number]
+        self._tell(m.Detach(self.group, number, False))
+
+    def release(self, consumer: Consumer) -> None:
+        """The consumer is gone; the queue gets back what it held."""
+        self.flush()
+        number = _number(consumer)
+        self._gets.pop(number, None)
+        if self._members.pop(number, None) is not None:
+            self._tell(m.Detach(self.group, number, True))
+
+    def settle(self, consumer: Consumer, positions: Sequence[int], outcome: Outcome) -> None:
+        """See ``port.Queue``."""
+        key = (_number(consumer), outcome)
+        pending = self._settling.get(key)
+        if pending is None:
+            self._settling[key] = list(positions)
+        else:
+            pending.extend(positions)
+        if not self._dirty:
+            self._dirty = True
+            self._mark(self)
+
+    def get(
+        self, consumer: Consumer, number: int, no_ack: bool, done: Callable[[Delivery | None, int], None]
+    ) -> None:
+        """One message for ``consumer``, a holder; ``done(delivery or None, messages left)``."""
+        consumer.queue = self
+        consumer.handle = number
+        request = m.Get(self.group, number, no_ack)
+        self._gets[number] = (request, done)
+        self._tell(request)
+
+    def ask(self, purge: bool, done: Callable[[int, int], None]) -> None:
+        """``done(ready, consumers)``; with ``purge``, ``done(purged, consumers)``."""
+        self._next_request += 1
+        request = m.Ask(self.group, self._next_request, purge)
+        self._asks[self._next_request] = (request, done)
+        self.flush()
+        self._tell(request)
+
+    def _tell(self, message: m.Message) -> None:
+        # With no leader nothing is lost: ``_hello`` says all that is open to the next one.
+        if self.leader is not None:
+            self._send(self.leader, message)
+
+    # -- turns ----------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Send what this turn has gathered."""
+        self._dirty = False
+        if self._ends:
+            self._close_batch()
+        if self._settling:
+            self._send_settlements()
+        for number, member in self._members.items():
+            if member.drained >= WINDOW // 4 and not self._congested(member.consumer):
+                self._tell(m.Credit(self.group, number, member.drained))
+                member.drained = 0
+
+    def _send_settlements(self) -> None:
+        settling, self._settling = self._settling, {}
+        for (number, outcome), positions in settling.items():
+            self._settle_number += 1
+            positions.sort()
+            message = m.Settle(self.group, self._settle_number, number, outcome, runs(positions))
+            if outcome != Outcome.REQUEUE:
+                self._unsettled.append(message)
+            self._tell(message)
+            member = self._members.get(number)
+            if member is not None and member.holder and not member.consumer.unsettled:
+                del self._members[number]
+
+    # -- the leader's side ----------------------------------------------------------------------------
+
+    def receive(self, node: int, message: m.Message) -> None:
+        """A message of a leader (perhaps a former one) on ``node``."""
+        self._handlers[type(message)](self, node, message)
+
+    def _hello(self, node: int, message: m.Hello) -> None:
+        if message.term < self.term:
+            return
+        self.flush()
+        self.leader = node
+        self.term = message.term
+        for settlement in self._unsettled:
+            self._send(node, settlement)
+        for number, member in self._members.items():
+            self._send(node, self._attachment(number, member))
+        for _, batch, _ in self._unpublished:
+            self._send(node, m.Publish(self.group, batch))
+        for get, _ in self._gets.values():
+            self._send(node, get)
+        for ask, _ in self._asks.values():
+            self._send(node, ask)
+        self._send(node, m.Resumed(self.group, message.term))
+
+    def leader_lost(self, node: int) -> None:
+        """``node`` can't be reached, or leads no longer: hold everything for the next leader."""
+        if self.leader == node:
+            self.leader = None
+
+    def _published(self, node: int, message: m.Published) -> None:
+        waiting = self._unpublished
+        while waiting and waiting[0][0] <= message.serial:
+            _, batch, confirms = waiting.popleft()
+            self._load.bytes -= len(batch)
+            for sink, first, last in confirms:
+                sink.confirmed(first, last)
+
+    def _settled_to(self, node: int, message: m.SettledTo) -> None:
+        waiting = self._unsettled
+        while waiting and waiting[0].number <= message.number:
+            waiting.popleft()
+
+    def _attached(self, node: int, message: m.Attached) -> None:
+        member = self._members.get(message.consumer)
+        if member is None or member.joined is None:
+            return
+        joined, member.joined = member.joined, None
+        if message.in_use:
+            del self._members[message.consumer]
+        joined(message.in_use)
+
+    def _deliver(self, node: int, message: m.Deliver) -> None:
+        if node != self.leader:
+            return
+        member = self._members.get(message.consumer)
+        if member is None or member.holder:
+            self._return_unwanted(message)
+            return
+        batch = _deliveries(message.pieces)
+        if member.windowed:
+            member.drained += len(batch)
+            if not self._dirty:
+                self._dirty = True
+                self._mark(self)
+        member.consumer.deliver(batch)
+
+    def _return_unwanted(self, message: m.Deliver) -> None:
+        # It was cancelled or released while these were on their way.
+        self._settle_number += 1
+        back = [(first, first + len(ends)) for first, _, ends, _ in message.pieces]
+        self._tell(m.Settle(self.group, self._settle_number, message.consumer, Outcome.REQUEUE, back))
+
+    def _got(self, node: int, message: m.Got) -> None:
+        if node != self.leader or message.consumer not in self._gets:
+            return
+        _, done = self._gets.pop(message.consumer)
+        found = _deliveries(message.pieces)
+        done(found[0] if found else None, message.ready)
+
+    def hold(self, consumer: Consumer) -> None:
+        """``consumer`` (of a basic.get) now holds a message until it is settled or released."""
+        self._members[_number(consumer)] = Membership(consumer, holder=True)
+
+    def _answer(self, node: int, message: m.Answer) -> None:
+        if message.request in self._asks:
+            _, done = self._asks.pop(message.request)
+            done(message.ready, message.consumers)
+
+    def closed(self) -> list[Consumer]:
+        """The queue was deleted: its publishes count as done; the consumers that are to be told."""
+        self.leader = None
+        if self._ends:
+            self._close_batch()
+        self._published(0, m.Published(self.group, self._serial))
+        gone = [member.consumer for member in self._members.values() if not member.holder]
+        self._members.clear()
+        gets, self._gets = self._gets, {}
+        for _, done in gets.values():
+            done(None, 0)
+        asks, self._asks = self._asks, {}
+        for _, answered in asks.values():
+            answered(0, 0)
+        return gone
+
+    _handlers: ClassVar[dict[type[Any], Callable[..., None]]] = {
+        m.Hello: _hello,
+        m.Published: _published,
+        m.SettledTo: _settled_to,
+        m.Attached: _attached,
+        m.Deliver: _deliver,
+        m.Got: _got,
+        m.Answer: _answer,
+    }
+
+
+def _number(consumer: Consumer) -> int:
+    number = consumer.handle
+    assert isinstance(number, int)  # noqa: S101  # set by attach and get
+    return number
+
+
+def _deliveries(pieces: Sequence[m.Piece]) -> list[Delivery]:
+    batch: list[Delivery] = []
+    for first, redelivered, ends, data in pieces:
+        for position, (route, header, body) in enumerate(entries.split(ends, data), first):
+            batch.append((position, redelivered, route, header, body))
+    return batch
