@@ -51,13 +51,13 @@ class SyncControlClient:
         params: dict[str, Any] | None = None,
         *,
         node: str | None = None,
-        within: float = CALL_TIMEOUT,
+        timeout: float = CALL_TIMEOUT,
     ) -> Any:
         """As ``ControlClient.call``."""
         lost: list[Lost] = []
         for endpoint in self._nodes.candidates(node):
             try:
-                result = self._call(endpoint, method, params or {}, within)
+                result = self._call(endpoint, method, params or {}, timeout)
             except Lost as loss:
                 lost.append(loss)
                 if not may_go_on(method, loss):

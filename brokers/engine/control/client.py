@@ -173,9 +173,9 @@ class ControlClient:
         method: str,
         params: dict[str, Any] | None = None,
         node: str | None = None,
-        within: float = CALL_TIMEOUT,
+        timeout: float = CALL_TIMEOUT,  # noqa: ASYNC109  it holds for each node asked, not for the whole call
     ) -> Any:
-        """The result of ``method``, from ``node`` or the first one that answers ``within`` so many seconds.
+        """The result of ``method``, from ``node`` or the first that answers within ``timeout`` seconds.
 
         Raises ControlError: the node's own, ``unavailable`` (nothing was carried out) or ``outcome-unknown``
         (a node was lost after a call that changes things had been sent).
@@ -184,7 +184,7 @@ class ControlClient:
         for endpoint in self._nodes.candidates(node):
             try:
                 link = await self._link(endpoint)
-                result = await link.call(method, params or {}, within)
+                result = await link.call(method, params or {}, timeout)
             except Lost as loss:
                 lost.append(loss)
                 if not may_go_on(method, loss):

@@ -184,7 +184,7 @@ def test_a_call_that_is_never_answered_times_out() -> None:
     async def scenario() -> None:
         async with Served("node1") as one, ControlClient([one.endpoint], SECRET) as control:
             with pytest.raises(ControlError, match=r"no answer within 0.05 s"):
-                await control.call("snapshot", within=0.05)
+                await control.call("snapshot", timeout=0.05)
             assert (await control.call("ping"))["node"] == "node1"
             await one.api.cancelled.wait()
 
@@ -293,7 +293,7 @@ def test_blocking_calls() -> None:
                 await asyncio.to_thread(control.call, "queue", {"name": "q"})
             assert caught.value.code == "not-found"
             with pytest.raises(ControlError, match=r"no answer within 0.05 s") as caught:
-                await asyncio.to_thread(control.call, "transfer_leadership", within=0.05)
+                await asyncio.to_thread(control.call, "transfer_leadership", timeout=0.05)
             assert caught.value.code == "outcome-unknown"
             with pytest.raises(ControlError, match="there is no node 'node9'; there are node1, node2"):
                 control.call("ping", node="node9")
