@@ -1,0 +1,38 @@
+"""What each metadata command changes, by its ``op``.
+
+A change checks everything first and touches the state only then, so that a refused command leaves no
+trace. It raises ``AmqpError`` to refuse, and returns its value (JSON) and what happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from brokers.engine.core.model.changes import cluster, exchanges, people, queues
+from brokers.engine.core.model.commands import Command
+from brokers.engine.core.model.events import Event
+from brokers.engine.core.model.state import State
+
+Change = Callable[[State, Command], tuple[object, list[Event]]]
+
+CHANGES: Mapping[str, Change] = {
+    "bootstrap": cluster.bootstrap,
+    "add_node": cluster.add_node,
+    "remove_node": cluster.remove_node,
+    "node_started": cluster.node_started,
+    "node_gone": cluster.node_gone,
+    "set_vhost": people.set_vhost,
+    "delete_vhost": people.delete_vhost,
+    "set_user": people.set_user,
+    "delete_user": people.delete_user,
+    "set_permissions": people.set_permissions,
+    "clear_permissions": people.clear_permissions,
+    "declare_exchange": exchanges.declare_exchange,
+    "delete_exchange": exchanges.delete_exchange,
+    "bind": exchanges.bind,
+    "unbind": exchanges.unbind,
+    "declare_queue": queues.declare_queue,
+    "delete_queue": queues.delete_queue,
+    "delete_queues_of_connection": queues.delete_queues_of_connection,
+    "set_replicas": queues.set_replicas,
+}

@@ -1,0 +1,133 @@
+"""The replicated state machine of the metadata group: vhosts, users, permissions, exchanges, bindings,
+queues and nodes.
+
+Every node applies the same commands in the same order and comes to the same state and the same results: a
+change is a function of state and command alone. Reads are local.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from brokers.engine.core.amqp import errors
+from brokers.engine.core.amqp.errors import AmqpError
+from brokers.engine.core.model import snapshot
+from brokers.engine.core.model.authorize import Authorizer, may_open
+from brokers.engine.core.model.changes import CHANGES
+from brokers.engine.core.model.commands import Command
+from brokers.engine.core.model.events import Event, NodeChanged, NodeRemoved
+from brokers.engine.core.model.sessions import Answer, StaleCommand
+from brokers.engine.core.model.state import State
+
+
+class UnknownCommand(Exception):
+    """A command of a kind this program does not know: a newer one wrote it.
+
+    To skip it would make this node's state differ from the others' for ever; the node has to stop and be
+    upgraded.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a command.
+
+    ``error`` is why it was refused (then nothing changed), ``value`` what it gave (JSON), ``events`` what
+    it changed. A command seen before has the first one's error and value, no events, and is ``repeated``.
+    """
+
+    error: AmqpError | None = None
+    events: tuple[Event, ...] = ()
+    value: object = None
+    repeated: bool = False
+
+
+class Metadata:
+    """One node's copy of the metadata. ``state`` is for reading; it changes by ``apply`` and ``restore``."""
+
+    def __init__(self) -> None:
+        self.state = State()
+        self.generation = 0
+        """Rises whenever a route or a permission may have changed: what was worked out from the topology
+        holds as long as it stays. A count of this process's own, not replicated."""
+
+    def apply(self, command: Command) -> Result:
+        """Apply one committed command.
+
+        What is wrong with a command is in the result; all replicas refuse alike. Raises ``UnknownCommand``
+        for an ``op`` of a newer version.
+        """
+        change = CHANGES.get(str(command.get("op")))
+        if change is None:
+            raise UnknownCommand(f"metadata command {command.get('op')!r} is unknown: this node is too old")
+        identity = _identity(command)
+        if identity is not None:
+            boot, serial, _ = identity
+            try:
+                known = self.state.sessions.find(boot, serial)
+            except StaleCommand as stale:
+                return Result(errors.internal_error(str(stale)), repeated=True)
+            if known is not None:
+                return _repeat(known)
+        try:
+            value, events = change(self.state, command)
+            result = Result(None, tuple(events), value)
+        except AmqpError as error:
+            result = Result(error)
+        except ValueError as error:
+            result = Result(errors.precondition_failed(f"malformed metadata command: {error}"))
+        if identity is not None:
+            boot, serial, low = identity
+            self.state.sessions.record(boot, serial, _answer(result), low)
+        if any(not isinstance(event, NodeChanged | NodeRemoved) for event in result.events):
+            self.generation += 1
+        return result
+
+    def snapshot(self) -> bytes:
+        """The whole state, equal for equal states. ``restore`` reads it."""
+        return snapshot.dump(self.state)
+
+    def restore(self, data: bytes) -> list[Event]:
+        """Take over the state of a snapshot; returns what changed by it, for the node to follow.
+
+        Raises ``ValueError`` for a snapshot that cannot be read, leaving the state as it was.
+        """
+        before, self.state = self.state, snapshot.load(data)
+        self.generation += 1
+        return snapshot.difference(before, self.state)
+
+    def digest(self) -> str:
+        """A hash of the state, to compare replicas by."""
+        return hashlib.sha256(self.snapshot()).hexdigest()
+
+    def authorizer(self, user: str, vhost: str) -> Authorizer:
+        """Checks of what ``user`` may do in ``vhost``, as of now."""
+        return Authorizer(self.state.permissions, user, vhost)
+
+    def check_open(self, user: str, vhost: str) -> None:
+        """Whether ``user`` may open ``vhost``. Raises ``AmqpError`` 530 when it is missing or refused."""
+        self.state.vhost(vhost)
+        if not may_open(self.state.permissions, user, vhost):
+            raise errors.vhost_refused(vhost, user)
+
+
+def _identity(command: Command) -> tuple[int, int, int] | None:
+    """(boot, serial, low) of a command, or None for one that its sender did not number."""
+    identity, low = command.get("id"), command.get("low", 0)
+    if identity is None:
+        return None
+    match identity, low:
+        case [int(boot), int(serial)], int():
+            return boot, serial, low
+    raise ValueError(f"id of a command must be [boot, serial], not {identity!r} (low {low!r})")
+
+
+def _answer(result: Result) -> Answer:
+    error = result.error
+    return (None if error is None else [error.code, error.text, error.scope], result.value)
+
+
+def _repeat(answer: Answer) -> Result:
+    fields, value = answer
+    return Result(None if fields is None else AmqpError(*fields), (), value, repeated=True)  # type: ignore[arg-type]  # as _answer wrote them

@@ -1,0 +1,93 @@
+"""Where a message goes: from an exchange and a routing key to queues."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from brokers.engine.core.model.arguments import string_argument
+from brokers.engine.core.model.tables import Headers
+from brokers.engine.core.model.topology import DEFAULT_EXCHANGE, Destination, Exchange, Kind, QueueInfo
+from brokers.engine.core.model.vhost import VHost
+
+ALTERNATE_EXCHANGE = "alternate-exchange"
+
+
+def route(vhost: VHost, exchange: str, routing_key: str, headers: Headers) -> tuple[QueueInfo, ...]:
+    """The queues that a message published to ``exchange`` reaches, each once.
+
+    Follows bindings from exchange to exchange, every exchange at most once (so that cycles end), and the
+    alternate exchange of those where nothing matched. ``headers`` is called at most once, and only when
+    the way leads through an exchange that looks at headers. Raises ``KeyError`` when there is no such
+    exchange; destinations missing on the way are passed over.
+    """
+    if exchange == DEFAULT_EXCHANGE:
+        queue = vhost.queues.get(routing_key)
+        return (queue,) if queue is not None else ()
+    table = vhost.tables[exchange]
+    once = _Once(headers)
+    queues: dict[str, QueueInfo] = {}
+    seen = {exchange}
+    pending = [exchange]
+    while pending:
+        name = pending.pop()
+        if name == DEFAULT_EXCHANGE:
+            matched: Iterable[Destination] = ((Kind.QUEUE, routing_key),)
+        else:
+            table = vhost.tables[name]
+            matched = table.match(routing_key, once) or _alternate(vhost.exchanges[name])
+        for kind, destination in matched:
+            if kind is Kind.QUEUE:
+                queue = vhost.queues.get(destination)
+                if queue is not None:
+                    queues[destination] = queue
+            elif destination not in seen and (destination in vhost.tables or destination == DEFAULT_EXCHANGE):
+                seen.add(destination)
+                pending.append(destination)
+    return tuple(queues.values())
+
+
+def needs_headers(vhost: VHost, exchange: str) -> bool:
+    """Whether routes from ``exchange`` depend on a message's headers.
+
+    When they do not, a route may be kept per routing key until the topology's generation changes.
+    """
+    if exchange == DEFAULT_EXCHANGE:
+        return False
+    seen = {exchange}
+    pending = [exchange]
+    while pending:
+        name = pending.pop()
+        table = vhost.tables.get(name)
+        if table is None:
+            continue
+        if table.needs_headers:
+            return True
+        onward = [
+            binding.destination for binding in vhost.bindings_from(name) if binding.kind is Kind.EXCHANGE
+        ]
+        onward += [destination for _, destination in _alternate(vhost.exchanges[name])]
+        for destination in onward:
+            if destination not in seen:
+                seen.add(destination)
+                pending.append(destination)
+    return False
+
+
+def _alternate(exchange: Exchange) -> tuple[Destination, ...]:
+    name = string_argument(exchange.arguments, ALTERNATE_EXCHANGE)
+    return ((Kind.EXCHANGE, name),) if name is not None else ()
+
+
+class _Once:
+    """Headers parsed when first asked for, and not again."""
+
+    __slots__ = ("_headers", "_parse")
+
+    def __init__(self, parse: Headers) -> None:
+        self._parse = parse
+        self._headers: Mapping[str, object] | None = None
+
+    def __call__(self) -> Mapping[str, object]:
+        if self._headers is None:
+            self._headers = self._parse()
+        return self._headers
