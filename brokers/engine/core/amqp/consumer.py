@@ -1,0 +1,152 @@
+"""A consumer: turns messages from a queue into ``basic.deliver`` frames on its channel's connection."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from itertools import repeat
+from typing import TYPE_CHECKING
+
+from brokers.engine.core.amqp.constants import FRAME_BODY, FRAME_HEADER, FRAME_METHOD, FRAME_OVERHEAD
+from brokers.engine.core.amqp.frames import END, FRAME, content_frames
+from brokers.engine.core.amqp.port import Outcome
+
+if TYPE_CHECKING:
+    from brokers.engine.core.amqp.channel import Channel
+    from brokers.engine.core.amqp.port import Delivery, Queue
+    from brokers.engine.core.amqp.table import Table
+
+_DELIVER = b"\x00\x3c\x00\x3c"
+_TAG = struct.Struct(">QB")
+_COPY_LIMIT = 8192
+"""Bodies up to this size (octets) are copied into one piece of output together with their frames."""
+
+
+class Consumer:
+    """One ``basic.consume``, or the one-off holder of what a ``basic.get`` fetched.
+
+    The broker sets ``queue`` and may keep whatever it needs in ``handle``. ``prefetch`` is how many
+    unsettled messages the client lets this consumer hold at once, 0 for no limit; it may change while the
+    consumer lives. ``unsettled`` is how many it holds.
+    """
+
+    __slots__ = (
+        "_pack",
+        "_pieces",
+        "_shape",
+        "arguments",
+        "channel",
+        "early",
+        "exclusive",
+        "gated",
+        "handle",
+        "holder",
+        "live",
+        "no_ack",
+        "own_prefetch",
+        "prefetch",
+        "queue",
+        "tag",
+        "unsettled",
+    )
+
+    def __init__(
+        self,
+        channel: Channel,
+        tag: str,
+        *,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        arguments: Table | None = None,
+        prefetch: int = 0,
+        holder: bool = False,
+    ) -> None:
+        self.channel = channel
+        self.tag = tag
+        self.no_ack = no_ack
+        self.exclusive = exclusive
+        self.arguments: Table = arguments or {}
+        self.own_prefetch = prefetch
+        self.prefetch = prefetch
+        self.queue: Queue
+        self.unsettled = 0
+        self.handle: object = None
+        self.holder = holder
+        self.live = False
+        """The client has its consume-ok and has not cancelled."""
+        self.gated = True
+        """``deliver`` must look before it sends: not live, or the channel limits what may be out."""
+        self.early: list[Delivery] = []
+        """Deliveries that came before the client had its consume-ok."""
+        self._shape: tuple[bytes, int, int] = (b"", -1, -1)
+        self._pack: Callable[..., bytes] = struct.pack
+        self._pieces: tuple[bytes, bytes, bytes] = (b"", b"", b"")
+
+    def __repr__(self) -> str:
+        return f"Consumer({self.tag!r}, channel={self.channel.number})"
+
+    def outstanding(self) -> list[int]:
+        """The positions this consumer holds unsettled, in the order of delivery."""
+        held = [position for consumer, position in self.channel.unacked.values() if consumer is self]
+        held += [delivery[0] for consumer, delivery in self.channel.held if consumer is self]
+        return held + [delivery[0] for delivery in self.early]
+
+    def deliver(self, batch: Sequence[Delivery]) -> None:
+        """Send messages to the client, in order. Called by the broker; see ``port.Delivery``."""
+        if self.gated:
+            self.channel.deliver_gated(self, batch)
+        else:
+            self.send(batch)
+
+    def send(self, batch: Sequence[Delivery]) -> None:
+        """Write ``batch`` as ``basic.deliver`` frames and note what is unsettled now."""
+        channel = self.channel
+        connection = channel.connection
+        first = channel.delivered + 1
+        count = len(batch)
+        if not self.no_ack:
+            self.unsettled += count
+            entries = zip(repeat(self), [delivery[0] for delivery in batch], strict=False)
+            channel.unacked.update(zip(range(first, first + count), entries, strict=False))
+        channel.delivered += count
+        connection.counts.deliver += count
+        append = connection.out.append
+        shape, pack = self._shape, self._pack
+        start, middle, last = self._pieces
+        copy_limit = min(_COPY_LIMIT, connection.payload_limit - FRAME_OVERHEAD)
+        tag = first
+        for _, redelivered, route, header, body in batch:
+            key = (route, len(header), len(body))
+            if key == shape:
+                append(pack(start, tag, redelivered, route, middle, header, last, body, END))
+            elif 0 < len(body) <= copy_limit:
+                shape = key
+                pack, start, middle, last = self._prepare(key)
+                append(pack(start, tag, redelivered, route, middle, header, last, body, END))
+            else:
+                method = self._method_start() + _TAG.pack(tag, redelivered) + route
+                connection.out += content_frames(channel.number, method, header, body, connection.frame_max)
+            tag += 1
+        connection.written()
+
+    def _method_start(self) -> bytes:
+        tag = self.tag.encode()
+        return _DELIVER + bytes((len(tag),)) + tag
+
+    def _prepare(self, shape: tuple[bytes, int, int]) -> tuple[Callable[..., bytes], bytes, bytes, bytes]:
+        """What messages of one route and the same lengths have in common, packed at once per message."""
+        route, header_size, body_size = shape
+        number = self.channel.number
+        method = self._method_start()
+        start = FRAME.pack(FRAME_METHOD, number, len(method) + _TAG.size + len(route)) + method
+        middle = END + FRAME.pack(FRAME_HEADER, number, header_size)
+        last = END + FRAME.pack(FRAME_BODY, number, body_size)
+        layout = f">{len(start)}sQ?{len(route)}s{len(middle)}s{header_size}s{len(last)}s{body_size}sc"
+        self._shape = shape
+        self._pack = struct.Struct(layout).pack
+        self._pieces = (start, middle, last)
+        return self._pack, start, middle, last
+
+    def give_back(self, positions: Sequence[int]) -> None:
+        """Return deliveries that never reached the client to the queue."""
+        self.queue.settle(self, positions, Outcome.REQUEUE)
