@@ -1,0 +1,260 @@
+"""The log's state in memory, shared by the threads that append, write and read, under one lock.
+
+Appending changes it at once (that is what makes records visible before they are written); writing adds where
+the records came to lie. Both see the same order, for there is one queue.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from brokers.engine.core.raft.records import KIND_CONFIG, Entry, HardState, Record, Removed, Snapshot
+from brokers.engine.storage import format as fmt
+from brokers.engine.storage.groups import GroupLog, Span
+from brokers.engine.storage.segment import OpenSegments, Segment
+from brokers.engine.storage.settings import LogSettings
+from brokers.engine.storage.table import GroupSummary, SegmentTable, SnapshotPlace
+
+
+@dataclass(frozen=True, slots=True)
+class Small:
+    """A record that is not an entry, on its way to the disk."""
+
+    frame: fmt.Framed
+    record: HardState | Snapshot | None
+    owner: GroupLog | None
+    """The group's state at the time; a group that was removed and came back has another."""
+
+
+Item = Entry | Small
+
+
+class Placed(NamedTuple):
+    """An item that was written at ``offset`` with ``length`` bytes of payload."""
+
+    item: Item
+    offset: int
+    length: int
+
+
+class Catalog:
+    """Groups, segments and the tail cache. Every method expects the caller to hold ``lock``."""
+
+    def __init__(self, folder: Path, settings: LogSettings) -> None:
+        self.folder = folder
+        self.lock = threading.Lock()
+        self.groups: dict[int, GroupLog] = {}
+        self.segments: dict[int, Segment] = {}
+        self.open = OpenSegments(settings.open_segments)
+        self._cache_limit = settings.cache_bytes
+        self._tail: deque[Entry] = deque()
+        self._tail_synced = 0
+        self.tail_bytes = 0
+
+    # Appending.
+
+    def add(self, record: Record) -> Item:
+        """Take a record into the state; what has to be written for it."""
+        if isinstance(record, Entry):
+            self._add_entry(record)
+            return record
+        if isinstance(record, HardState):
+            return self._add_hard(record)
+        if isinstance(record, Snapshot):
+            return self._add_snapshot(record)
+        if isinstance(record, Removed):
+            group = self.groups.pop(record.group, None)
+            if group is not None:
+                self._drop_spans(group.spans)
+            return Small(fmt.Framed(fmt.GONE, 0, record.group, 0, 0), None, None)
+        raise TypeError(f"{record!r} is no record the log knows")
+
+    def group(self, number: int) -> GroupLog:
+        """The group's state, created when there is none."""
+        group = self.groups.get(number)
+        if group is None:
+            group = self.groups[number] = GroupLog(number)
+        return group
+
+    def _add_entry(self, entry: Entry) -> None:
+        group = self.groups.get(entry.group)
+        if group is None:
+            group = self.groups[entry.group] = GroupLog(entry.group)
+        index = entry.index
+        if index <= group.last:
+            self.void_from(group, index)
+        group.recent[index] = entry
+        group.last = index
+        if not group.terms or group.terms[-1][1] != entry.term:
+            group.terms.append((index, entry.term))
+        if entry.kind == KIND_CONFIG:
+            group.configs.append(index)
+        self._tail.append(entry)
+        self.tail_bytes += len(entry.payload)
+
+    def _add_hard(self, record: HardState) -> Small:
+        group = self.group(record.group)
+        group.hard = record
+        frame = fmt.Framed(fmt.HARD, 0, record.group, record.vote, record.term)
+        return Small(frame, record, group)
+
+    def _add_snapshot(self, record: Snapshot) -> Small:
+        group = self.group(record.group)
+        kind = 0
+        if record.index > group.base[0] and group.term_at(record.index) != record.term:
+            kind = fmt.SNAP_DISCARDS
+            self.void_from(group, record.index + 1)
+            group.last = record.index
+        group.base = (record.index, record.term)
+        group.waiting.append(record)
+        parts = fmt.snapshot_parts(record.keep_from, record.membership, record.state)
+        frame = fmt.Framed(fmt.SNAP, kind, record.group, record.index, record.term, parts)
+        return Small(frame, record, group)
+
+    def renewed(self, group: GroupLog, snapshot: Snapshot | None) -> Small:
+        """A hard state (or ``snapshot``) to be written again because its segment goes."""
+        if snapshot is not None:
+            parts = fmt.snapshot_parts(snapshot.keep_from, snapshot.membership, snapshot.state)
+            frame = fmt.Framed(fmt.SNAP, 0, snapshot.group, snapshot.index, snapshot.term, parts)
+            group.waiting.append(snapshot)
+            return Small(frame, snapshot, group)
+        hard = group.hard
+        if hard is None:
+            raise ValueError(f"group {group.group} has no hard state")
+        return Small(fmt.Framed(fmt.HARD, 0, hard.group, hard.vote, hard.term), hard, group)
+
+    def void_from(self, group: GroupLog, index: int) -> None:
+        """Entries of the group from ``index`` on are replaced."""
+        spans = group.spans
+        while spans and spans[-1].last >= index:
+            span = spans[-1]
+            if span.first >= index:
+                self._drop_spans((spans.pop(),))
+            else:
+                span.last = index - 1
+        if len(group.recent) < group.last - index:
+            group.recent = {key: entry for key, entry in group.recent.items() if key < index}
+        else:
+            for key in range(index, group.last + 1):
+                group.recent.pop(key, None)
+        terms = group.terms
+        while terms and terms[-1][0] >= index:
+            terms.pop()
+        while group.configs and group.configs[-1] >= index:
+            group.configs.pop()
+        group.last = min(group.last, index - 1)
+
+    def release(self, group: GroupLog, keep_from: int) -> None:
+        """Entries of the group below ``keep_from`` are no longer needed."""
+        group.released = keep_from
+        spans = group.spans
+        count = 0
+        while count < len(spans) and spans[count].last < keep_from:
+            count += 1
+        self._drop_spans(spans[:count])
+        del spans[:count]
+        if spans and spans[0].first < keep_from:
+            spans[0].first = keep_from
+        group.recent = {key: entry for key, entry in group.recent.items() if key >= keep_from}
+        while len(group.terms) > 1 and group.terms[1][0] <= keep_from:
+            del group.terms[0]
+        while group.configs and group.configs[0] < keep_from:
+            del group.configs[0]
+
+    def _drop_spans(self, spans: Iterable[Span]) -> None:
+        for span in spans:
+            self.segments[span.segment].refs -= 1
+
+    # Writing.
+
+    def written(self, segment: Segment, table: SegmentTable, placed: list[Placed]) -> None:
+        """A batch is durable in ``segment``, whose index is ``table``."""
+        number = segment.number
+        entries = 0
+        for item, offset, length in placed:
+            if isinstance(item, Entry):
+                entries += 1
+                table.entry(item.group, item.index, item.term, item.kind, offset, length)
+                group = self.groups.get(item.group)
+                if group is not None and group.recent.get(item.index) is item:
+                    self.add_span(group, item.index, item.index, number)
+            else:
+                self._written_small(segment, table, item, offset, length)
+        self._tail_synced += entries
+        self.evict()
+
+    def _written_small(
+        self, segment: Segment, table: SegmentTable, item: Small, offset: int, length: int
+    ) -> None:
+        frame, owner = item.frame, item.owner
+        if frame.type == fmt.HARD:
+            table.hard(frame.group, frame.term, frame.index)
+            if owner is not None and isinstance(item.record, HardState):
+                owner.hard_written, owner.hard_segment = item.record, segment.number
+        elif frame.type == fmt.SNAP and isinstance(item.record, Snapshot):
+            place = SnapshotPlace(frame.index, frame.term, item.record.keep_from, offset, length)
+            table.snapshot(frame.group, place, bool(frame.kind & fmt.SNAP_DISCARDS))
+            if owner is not None:
+                owner.snapshot, owner.snapshot_segment = place, segment.number
+                owner.waiting.pop(0)
+        elif frame.type == fmt.GONE:
+            table.gone(frame.group)
+            segment.gone.add(frame.group)
+        elif frame.type == fmt.FIXED:
+            table.fixed(frame.group)
+        elif frame.type == fmt.LIST:
+            table.listed = fmt.unpack_list(frame.parts[0])
+
+    def add_span(self, group: GroupLog, first: int, last: int, number: int) -> None:
+        """Entries ``first`` to ``last`` lie in segment ``number``, above all others written so far."""
+        spans = group.spans
+        if spans and spans[-1].segment == number and spans[-1].last == first - 1:
+            spans[-1].last = last
+            return
+        spans.append(Span(first, last, number))
+        self.segments[number].refs += 1
+
+    def evict(self) -> None:
+        """Let go of the oldest synced entries while the tail cache is over its limit."""
+        while self.tail_bytes > self._cache_limit and self._tail_synced:
+            entry = self._tail.popleft()
+            self._tail_synced -= 1
+            self.tail_bytes -= len(entry.payload)
+            group = self.groups.get(entry.group)
+            if group is not None and group.recent.get(entry.index) is entry:
+                del group.recent[entry.index]
+
+    # Recovery.
+
+    def apply(self, segment: Segment, summary: GroupSummary) -> None:
+        """Take over what a segment says of a group; segments come in ascending order."""
+        if summary.gone:
+            old = self.groups.pop(summary.group, None)
+            if old is not None:
+                self._drop_spans(old.spans)
+            segment.gone.add(summary.group)
+            if not summary.runs and summary.hard is None and summary.snapshot is None:
+                return
+        group = self.group(summary.group)
+        if summary.cut is not None:
+            self.void_from(group, summary.cut)
+        for first, last in summary.runs:
+            self.add_span(group, first, last, segment.number)
+            group.last = last
+        for item in summary.terms:
+            if not group.terms or group.terms[-1][1] != item[1]:
+                group.terms.append(item)
+        group.configs.extend(summary.configs)
+        if summary.hard is not None:
+            group.hard = group.hard_written = HardState(summary.group, *summary.hard)
+            group.hard_segment = segment.number
+        if summary.snapshot is not None:
+            place = summary.snapshot
+            group.snapshot, group.snapshot_segment = place, segment.number
+            group.base = (place.index, place.term)
+            group.last = max(group.last, place.index)
