@@ -108,10 +108,13 @@ def arguments_to_json(arguments: Arguments) -> dict[str, object]:
 
 
 def arguments_from_json(value: object) -> dict[str, object]:
-    """The table of arguments of what ``arguments_to_json`` wrote."""
+    """The table of arguments of what ``arguments_to_json`` wrote. Raises ``ValueError`` for anything else."""
     if not isinstance(value, dict):
         raise ValueError(f"arguments must be an object, not {value!r}")
-    return {str(key): from_json(item) for key, item in value.items()}
+    try:
+        return {str(key): from_json(item) for key, item in value.items()}
+    except (TypeError, AttributeError, ArithmeticError) as error:
+        raise ValueError(f"malformed arguments {value!r}: {error!r}") from error
 
 
 def canonical(arguments: Arguments) -> str:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from brokers.engine.core.amqp import errors
 from brokers.engine.core.amqp.errors import AmqpError
 from brokers.engine.core.model import snapshot
 from brokers.engine.core.model.authorize import Authorizer, may_open
-from brokers.engine.core.model.changes import CHANGES
+from brokers.engine.core.model.changes import CHANGES, Change
 from brokers.engine.core.model.commands import Command
 from brokers.engine.core.model.events import Event, NodeChanged, NodeRemoved
 from brokers.engine.core.model.sessions import Answer, StaleCommand
@@ -61,28 +62,30 @@ class Metadata:
         change = CHANGES.get(str(command.get("op")))
         if change is None:
             raise UnknownCommand(f"metadata command {command.get('op')!r} is unknown: this node is too old")
-        identity = _identity(command)
-        if identity is not None:
-            boot, serial, _ = identity
-            try:
-                known = self.state.sessions.find(boot, serial)
-            except StaleCommand as stale:
-                return Result(errors.internal_error(str(stale)), repeated=True)
-            if known is not None:
-                return _repeat(known)
         try:
-            value, events = change(self.state, command)
-            result = Result(None, tuple(events), value)
-        except AmqpError as error:
-            result = Result(error)
+            identity = _identity(command)
+            known = None if identity is None else self.state.sessions.find(identity.boot, identity.serial)
+        except StaleCommand as stale:
+            return Result(errors.internal_error(str(stale)), repeated=True)
         except ValueError as error:
-            result = Result(errors.precondition_failed(f"malformed metadata command: {error}"))
+            return Result(_malformed(error))
+        if known is not None:
+            return _repeat(known)
+        result = self._change(change, command)
         if identity is not None:
-            boot, serial, low = identity
-            self.state.sessions.record(boot, serial, _answer(result), low)
+            self.state.sessions.record(identity.boot, identity.serial, _answer(result), identity.low)
         if any(not isinstance(event, NodeChanged | NodeRemoved) for event in result.events):
             self.generation += 1
         return result
+
+    def _change(self, change: Change, command: Command) -> Result:
+        try:
+            value, events = change(self.state, command)
+        except AmqpError as error:
+            return Result(error)
+        except ValueError as error:
+            return Result(_malformed(error))
+        return Result(None, tuple(events), value)
 
     def snapshot(self) -> bytes:
         """The whole state, equal for equal states. ``restore`` reads it."""
@@ -112,15 +115,25 @@ class Metadata:
             raise errors.vhost_refused(vhost, user)
 
 
-def _identity(command: Command) -> tuple[int, int, int] | None:
-    """(boot, serial, low) of a command, or None for one that its sender did not number."""
+class _Identity(NamedTuple):
+    boot: int
+    serial: int
+    low: int
+
+
+def _identity(command: Command) -> _Identity | None:
+    """Who sent a command, or None when its sender did not number it."""
     identity, low = command.get("id"), command.get("low", 0)
     if identity is None:
         return None
     match identity, low:
         case [int(boot), int(serial)], int():
-            return boot, serial, low
+            return _Identity(boot, serial, low)
     raise ValueError(f"id of a command must be [boot, serial], not {identity!r} (low {low!r})")
+
+
+def _malformed(error: ValueError) -> AmqpError:
+    return errors.precondition_failed(f"malformed metadata command: {error}")
 
 
 def _answer(result: Result) -> Answer:

@@ -49,7 +49,7 @@ class Exchange:
     durable: bool = True
     auto_delete: bool = False
     internal: bool = False
-    arguments: Arguments = field(default_factory=dict)
+    arguments: Arguments = field(default_factory=dict, hash=False)
 
 
 Destination = tuple[Kind, str]
@@ -68,7 +68,7 @@ class Binding:
     kind: Kind
     destination: str
     routing_key: str
-    arguments: Arguments = field(default_factory=dict)
+    arguments: Arguments = field(default_factory=dict, hash=False)
 
     @property
     def key(self) -> BindingKey:
@@ -95,7 +95,7 @@ class QueueInfo:
     durable: bool
     auto_delete: bool
     exclusive: str | None
-    arguments: Arguments
+    arguments: Arguments = field(hash=False)
     group: int
     replicas: tuple[int, ...] = ()
     home: int | None = None
@@ -130,5 +130,5 @@ class NodeInfo:
 
     id: int
     name: str
-    addresses: Mapping[str, str] = field(default_factory=dict)
+    addresses: Mapping[str, str] = field(default_factory=dict, hash=False)
     boot: int = 0

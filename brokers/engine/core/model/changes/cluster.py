@@ -36,7 +36,7 @@ def bootstrap(state: State, command: Command) -> tuple[object, list[Event]]:
             raise errors.precondition_failed(f"this cluster is '{state.cluster}' already, not '{cluster}'")
         return {"created": False}, []
     parse(password_hash)
-    infos = [_first_node(*node) for node in nodes]
+    infos = [_first_node(node) for node in nodes]
     if len({info.id for info in infos}) != len(infos):
         raise ValueError(f"two nodes of one id: {sorted(info.id for info in infos)}")
 
@@ -50,10 +50,11 @@ def bootstrap(state: State, command: Command) -> tuple[object, list[Event]]:
     return {"created": True}, events
 
 
-def _first_node(id_: int, name: str, addresses: dict[str, str]) -> NodeInfo:
-    if not 1 <= id_ <= MAX_NODE:
-        raise ValueError(f"node id {id_} must be in 1..{MAX_NODE}")
-    return NodeInfo(id_, name, addresses)
+def _first_node(node: object) -> NodeInfo:
+    match node:
+        case [int(id_), str(name), dict(addresses)] if 1 <= id_ <= MAX_NODE:
+            return NodeInfo(id_, name, {str(key): str(value) for key, value in addresses.items()})
+    raise ValueError(f"node {node!r} must be [id in 1..{MAX_NODE}, name, addresses]")
 
 
 def add_node(state: State, command: Command) -> tuple[object, list[Event]]:

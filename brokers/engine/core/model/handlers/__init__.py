@@ -14,6 +14,7 @@ from brokers.engine.core.amqp.errors import AmqpError
 from brokers.engine.core.model.handlers import bindings, exchanges, queues
 from brokers.engine.core.model.handlers.decision import AskQueue, Commit, Context, Decision
 from brokers.engine.core.model.handlers.names import clean, queue_name, usable_queue
+from brokers.engine.core.model.handlers.publishing import publishable
 from brokers.engine.core.model.metadata import Metadata
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Decision",
     "clean",
     "decide",
+    "publishable",
     "queue_name",
     "usable_queue",
 ]

@@ -1,0 +1,20 @@
+"""basic.publish, as far as topology goes: may this user publish there?"""
+
+from __future__ import annotations
+
+from brokers.engine.core.amqp import errors
+from brokers.engine.core.model.metadata import Metadata
+from brokers.engine.core.model.topology import DEFAULT_EXCHANGE, Kind
+from brokers.engine.core.model.vhost import VHost
+
+
+def publishable(metadata: Metadata, vhost: str, user: str, exchange: str) -> VHost:
+    """The vhost to route in, when ``user`` may publish to ``exchange``.
+
+    Holds until ``metadata.generation`` changes. Raises ``AmqpError``: 403 without write permission or for
+    an internal exchange, 404 when there is none.
+    """
+    metadata.authorizer(user, vhost).write(Kind.EXCHANGE, exchange)
+    if exchange != DEFAULT_EXCHANGE and metadata.state.exchange(vhost, exchange).internal:
+        raise errors.internal_exchange_refused(exchange, vhost)
+    return metadata.state.vhost(vhost)

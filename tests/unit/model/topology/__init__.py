@@ -1,0 +1,1 @@
+"""Vhosts, exchanges, bindings, queues: their metadata and how methods change them."""
