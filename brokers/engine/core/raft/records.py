@@ -69,6 +69,8 @@ class GroupImage(NamedTuple):
     ascending. ``first`` is the lowest and ``last`` the highest index present (last = first - 1 when there
     is none). ``damaged`` names the first index whose record was lost to damage *below* what had been
     synced (None: intact): such a member must not vote or lead before its peers have repaired it.
+    ``configs`` lists the indexes of the kept ``KIND_CONFIG`` entries, ascending (None: not known; the log
+    above the snapshot is then read through to find them).
     """
 
     group: int
@@ -78,6 +80,7 @@ class GroupImage(NamedTuple):
     last: int
     terms: list[tuple[int, int]]
     damaged: int | None
+    configs: tuple[int, ...] | None = None
 
 
 class LogReader(Protocol):
@@ -88,5 +91,16 @@ class LogReader(Protocol):
 
         Stops before the entry that would exceed ``max_bytes`` of payload, but returns at least one.
         Raises ``LookupError`` when ``low`` is not in the log.
+        """
+        ...
+
+
+class SnapshotReader(LogReader, Protocol):
+    """A log reader that also hands out the snapshots a lagging member is rebuilt from."""
+
+    def snapshot(self, group: int) -> Snapshot:
+        """The newest snapshot of ``group`` whose data entries are still in the log.
+
+        Raises ``LookupError`` when there is none.
         """
         ...
