@@ -2,3 +2,5 @@
 
 ``core`` holds pure state machines, ``storage`` the log on disk, ``node`` the process.
 """
+
+__version__ = "0.1.0"

@@ -156,7 +156,7 @@ class QueueLink:
             member.windowed,
             member.joined is None,
             member.holder,
-            consumer.priority,
+            _priority(consumer),
             outstanding,
         )
 
@@ -355,6 +355,12 @@ class QueueLink:
         m.Got: _got,
         m.Answer: _answer,
     }
+
+
+def _priority(consumer: Consumer) -> int:
+    """``x-priority``, as far as a peer link carries it."""
+    wanted = consumer.arguments.get("x-priority", 0)
+    return max(-32768, min(32767, wanted)) if isinstance(wanted, int) else 0
 
 
 def _number(consumer: Consumer) -> int:

@@ -1,0 +1,348 @@
+"""What this node offers to its AMQP connections: the implementation of ``core.amqp.port.Broker``."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import secrets
+from collections.abc import Callable, Collection, Mapping, Sequence
+from weakref import WeakKeyDictionary
+
+from brokers.engine import __version__
+from brokers.engine.core.amqp import errors
+from brokers.engine.core.amqp.channel import Channel
+from brokers.engine.core.amqp.connection import Connection
+from brokers.engine.core.amqp.consumer import Consumer
+from brokers.engine.core.amqp.errors import AmqpError
+from brokers.engine.core.amqp.methods import BasicConsume, BasicConsumeOk, BasicGet, Method, QueueDeclare
+from brokers.engine.core.amqp.port import Delivery, Done, Target
+from brokers.engine.core.amqp.properties import decode_properties
+from brokers.engine.core.model import commands
+from brokers.engine.core.model.handlers import (
+    AskQueue,
+    Commit,
+    Context,
+    Decision,
+    decide,
+    queue_name,
+    usable_queue,
+)
+from brokers.engine.core.model.passwords import NOBODY, verify_password
+from brokers.engine.core.model.routing import needs_headers, route
+from brokers.engine.core.model.topology import Kind, QueueInfo
+from brokers.engine.node.metadata_service import MetadataService
+from brokers.engine.node.queues import Queues
+from brokers.engine.node.targets import ComputedTarget, FanoutTarget, Gather, NoTarget, QueueTarget
+
+PATIENCE = 15.0
+"""Seconds that a client waits for a queue or cluster without a leader before it is refused."""
+LOOPBACK_USERS = frozenset({"guest"})
+
+CAPABILITIES = {
+    "publisher_confirms": True,
+    "exchange_exchange_bindings": True,
+    "basic.nack": True,
+    "consumer_cancel_notify": True,
+    "connection.blocked": True,
+    "consumer_priorities": True,
+    "authentication_failure_close": True,
+    "per_consumer_qos": True,
+    "direct_reply_to": False,
+}
+
+_log = logging.getLogger(__name__)
+
+
+class NodeBroker:
+    """One for all connections of a node."""
+
+    def __init__(
+        self,
+        node: int,
+        name: str,
+        boot: int,
+        cluster_name: str,
+        loop: asyncio.AbstractEventLoop,
+        service: MetadataService,
+        queues: Queues,
+        live_nodes: Callable[[], Collection[int]],
+    ) -> None:
+        self._node = node
+        self._boot = boot
+        self._loop = loop
+        self._service = service
+        self._metadata = service.metadata
+        self._queues = queues
+        self._live_nodes = live_nodes
+        self.connections: dict[Connection, str] = {}
+        """Open connections and their ids."""
+        self._owners: set[str] = set()
+        """Connections that may own exclusive queues."""
+        self._next_connection = 0
+        self._next_consumer = 0
+        self._gathers: WeakKeyDictionary[Channel, Gather] = WeakKeyDictionary()
+        self._verified: dict[str, bytes] = {}
+        self._verify_key = secrets.token_bytes(32)
+        self._nowhere = NoTarget()
+        self._properties: dict[str, object] = {
+            "product": "mqconsole",
+            "version": __version__,
+            "platform": "Python",
+            "copyright": "mqconsole contributors",
+            "information": "Licensed under the Apache License 2.0",
+            "cluster_name": cluster_name,
+            "node": name,
+            "capabilities": CAPABILITIES,
+        }
+
+    # -- connections ----------------------------------------------------------------------------------
+
+    def server_properties(self) -> dict[str, object]:
+        """See ``port.Broker``."""
+        return self._properties
+
+    def opened(self, connection: Connection) -> str:
+        """A client connected; the connection's id, unique in the cluster for ever."""
+        self._next_connection += 1
+        identity = f"{self._boot:016x}-{self._next_connection}"
+        self.connections[connection] = identity
+        return identity
+
+    def authenticate(
+        self, connection: Connection, user: str, password: str, done: Callable[[AmqpError | None], None]
+    ) -> None:
+        """See ``port.Broker``. The hash is computed off the loop; what was right once is remembered."""
+        known = self._metadata.state.users.get(user)
+        stored = known.password_hash if known is not None and known.password_hash else NOBODY
+        proof = hmac.digest(self._verify_key, f"{user}\0{stored}\0{password}".encode(), "sha256")
+        refusal = errors.login_refused("PLAIN")
+        if user in LOOPBACK_USERS and not connection.loopback:
+            _log.warning("login of %r from %s refused: loopback only", user, connection.peer)
+            done(refusal)
+            return
+        if hmac.compare_digest(self._verified.get(user, b""), proof):
+            done(None)
+            return
+
+        def verified(future: asyncio.Future[bool]) -> None:
+            if future.exception() is None and future.result():
+                self._verified[user] = proof
+                done(None)
+                return
+            if future.exception() is not None:
+                _log.error("password hash of %r cannot be checked: %s", user, future.exception())
+            _log.warning("login of %r from %s refused: wrong user or password", user, connection.peer)
+            done(refusal)
+
+        self._loop.run_in_executor(None, verify_password, password, stored).add_done_callback(verified)
+
+    def open(self, connection: Connection, vhost: str, done: Callable[[AmqpError | None], None]) -> None:
+        """See ``port.Broker``."""
+        try:
+            self._metadata.check_open(connection.user, vhost)
+        except AmqpError as error:
+            done(error)
+        else:
+            done(None)
+
+    def closed(self, connection: Connection) -> None:
+        """See ``port.Broker``."""
+        identity = self.connections.pop(connection, None)
+        if identity in self._owners:
+            self._owners.discard(identity)
+            self._submit(commands.delete_queues_of_connection(identity), lambda result: None)
+
+    def topology_changed(self) -> None:
+        """Routes that connections have kept may be wrong now."""
+        for connection in self.connections:
+            connection.routes.clear()
+
+    def _context(self, channel: Channel) -> Context:
+        connection = channel.connection
+        return Context(
+            connection.vhost,
+            connection.user,
+            self.connections.get(connection, ""),
+            self._node,
+            lambda prefix: f"{prefix}-{secrets.token_urlsafe(16)}",
+            self._live_nodes,
+            channel.last_queue,
+        )
+
+    # -- publishing -----------------------------------------------------------------------------------
+
+    def resolve(self, channel: Channel, route: bytes) -> Target:
+        """See ``port.Broker``."""
+        split = 1 + route[0]
+        exchange = route[1:split].decode()
+        key = route[split + 1 :].decode("utf-8", "surrogateescape")
+        connection = channel.connection
+        vhost = self._metadata.state.vhost(connection.vhost)
+        self._metadata.authorizer(connection.user, connection.vhost).write(Kind.EXCHANGE, exchange)
+        if exchange:
+            found = self._metadata.state.exchange(connection.vhost, exchange)
+            if found.internal:
+                raise errors.internal_exchange_refused(exchange, connection.vhost)
+        if needs_headers(vhost, exchange):
+            return ComputedTarget(lambda header: self._target(connection.vhost, exchange, key, header))
+        target = self._target(connection.vhost, exchange, key, b"")
+        connection.routes[route] = target
+        return target
+
+    def _target(
+        self, vhost: str, exchange: str, key: str, header: bytes
+    ) -> QueueTarget | FanoutTarget | NoTarget:
+        def headers() -> Mapping[str, object]:
+            return (decode_properties(header).headers or {}) if header else {}
+
+        queues = route(self._metadata.state.vhost(vhost), exchange, key, headers)
+        if not queues:
+            return self._nowhere
+        if len(queues) == 1:
+            return QueueTarget(self._queues.link(queues[0]))
+        return FanoutTarget(tuple(map(self._queues.link, queues)), self._gather)
+
+    def _gather(self, channel: Channel) -> Gather:
+        gather = self._gathers.get(channel)
+        if gather is None:
+            gather = self._gathers[channel] = Gather(channel)
+        return gather
+
+    # -- methods with an answer -----------------------------------------------------------------------
+
+    def call(self, channel: Channel, method: Method, done: Done) -> None:
+        """See ``port.Broker``."""
+        context = self._context(channel)
+        if isinstance(method, QueueDeclare) and method.exclusive:
+            self._owners.add(context.connection)
+        self._follow(decide(self._metadata, context, method), done)
+
+    def _follow(self, decision: Decision, done: Done) -> None:
+        if isinstance(decision, AskQueue):
+            self._ask(decision, done)
+        elif isinstance(decision, Commit):
+            then = decision.then
+            self._submit(decision.command, lambda result: self._follow(then(result), done), done)
+        else:
+            done(decision)
+
+    def _submit(
+        self, command: commands.Command, answered: Callable[..., None], refused: Done | None = None
+    ) -> None:
+        once = self._once(answered, refused, lambda: errors.internal_error(_no_quorum("the cluster")))
+        self._service.submit(command, once, self._loop.time())
+
+    def _ask(self, ask: AskQueue, done: Done) -> None:
+        info = ask.info
+        link = self._queues.link(info)
+        if link.leader is None and not ask.required:
+            self._follow(ask.then(0, 0), done)
+            return
+        answered = self._once(
+            lambda ready, consumers: self._follow(ask.then(ready, consumers), done),
+            done,
+            lambda: _unavailable(info),
+        )
+        link.ask(ask.action == "purge", answered)
+
+    def _once(
+        self, answered: Callable[..., None], refused: Done | None, why: Callable[[], AmqpError]
+    ) -> Callable[..., None]:
+        """``answered``, unless the answer takes longer than a client's patience: then ``refused``."""
+        timer: asyncio.TimerHandle | None = None
+        over = False
+
+        def give_up() -> None:
+            nonlocal over
+            over = True
+            if refused is not None:
+                refused(why())
+
+        def answer(*values: object) -> None:
+            nonlocal over
+            if not over:
+                over = True
+                if timer is not None:
+                    timer.cancel()
+                answered(*values)
+
+        if refused is not None:
+            timer = self._loop.call_later(PATIENCE, give_up)
+        return answer
+
+    # -- consumers ------------------------------------------------------------------------------------
+
+    def consume(self, channel: Channel, consumer: Consumer, method: BasicConsume, done: Done) -> None:
+        """See ``port.Broker``."""
+        context = self._context(channel)
+        try:
+            info = usable_queue(self._metadata, context, queue_name(context, method.queue))
+        except AmqpError as error:
+            done(error)
+            return
+        link = self._queues.link(info)
+
+        def joined(in_use: bool) -> None:
+            if in_use:
+                done(errors.exclusive_use(info.name, info.vhost))
+            else:
+                done(BasicConsumeOk(consumer.tag))
+
+        def refused(error: Method | AmqpError | None) -> None:
+            link.release(consumer)
+            done(error)
+
+        link.attach(
+            consumer, self._consumer_number(), self._once(joined, refused, lambda: _unavailable(info))
+        )
+
+    def _consumer_number(self) -> int:
+        self._next_consumer += 1
+        return self._next_consumer
+
+    def cancel(self, consumer: Consumer) -> None:
+        """See ``port.Broker``."""
+        self._link_of(consumer, lambda link: link.cancel(consumer))
+
+    def get(self, channel: Channel, consumer: Consumer, method: BasicGet, done: Callable[..., None]) -> None:
+        """See ``port.Broker``."""
+        context = self._context(channel)
+        try:
+            info = usable_queue(self._metadata, context, queue_name(context, method.queue))
+        except AmqpError as error:
+            done(error, 0)
+            return
+        link = self._queues.link(info)
+
+        def got(delivery: Delivery | None, ready: int) -> None:
+            if delivery is not None and not method.no_ack:
+                link.hold(consumer)
+            done(delivery, ready)
+
+        def refused(error: Method | AmqpError | None) -> None:
+            link.release(consumer)
+            done(error, 0)
+
+        answered = self._once(got, refused, lambda: _unavailable(info))
+        link.get(consumer, self._consumer_number(), method.no_ack, answered)
+
+    def release(self, channel: Channel, consumers: Sequence[Consumer]) -> None:
+        """See ``port.Broker``."""
+        for consumer in consumers:
+            if consumer.handle is not None:
+                self._link_of(consumer, lambda link, consumer=consumer: link.release(consumer))
+        self._gathers.pop(channel, None)
+
+    def _link_of(self, consumer: Consumer, act: Callable[..., None]) -> None:
+        link = getattr(consumer, "queue", None)
+        if link is not None and self._queues.links.get(link.group) is link:
+            act(link)
+
+
+def _unavailable(info: QueueInfo) -> AmqpError:
+    return errors.not_found(_no_quorum(f"queue '{info.name}' in vhost '{info.vhost}'"))
+
+
+def _no_quorum(what: str) -> str:
+    return f"{what} has had no leader for {PATIENCE:g} s: a majority of its replicas is out of reach"

@@ -1,0 +1,106 @@
+"""The AMQP port: one ``AmqpSocket`` a client drives one ``Connection``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, cast
+
+from brokers.engine.core.amqp.connection import Connection
+from brokers.engine.core.amqp.settings import ConnectionSettings
+
+if TYPE_CHECKING:
+    from brokers.engine.node.node import Node
+
+TICK = 0.5
+"""Seconds between looks at heartbeats and time-outs."""
+WRITE_HIGH = 1 << 20
+"""Bytes waiting for a client's socket above which its consumers get no more credit."""
+
+_log = logging.getLogger(__name__)
+
+
+class AmqpSocket(asyncio.Protocol):
+    """The socket of one client."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._transport: asyncio.Transport | None = None
+        self._paused = False
+        self._held = False
+        self.connection: Connection | None = None
+        self.congested = False
+        self.id = ""
+        self.since = node.wall_clock()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport = cast(asyncio.Transport, transport)
+        transport.set_write_buffer_limits(high=WRITE_HIGH)
+        peer = transport.get_extra_info("peername") or ("?", 0)
+        mine = transport.get_extra_info("sockname") or ("?", 0)
+        self.connection = connection = Connection(
+            self._node.broker,
+            self._node.connection_settings,
+            peer=f"{peer[0]}:{peer[1]} -> {mine[0]}:{mine[1]}",
+            loopback=ip_address(peer[0].partition("%")[0]).is_loopback,
+            tls=False,
+            now=self._node.now(),
+        )
+        connection.wake = self._wake
+        self.id = self._node.socket_opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        assert self.connection is not None  # noqa: S101  # made with the connection
+        self.connection.lost()
+        self._node.socket_closed(self)
+        _log.info("connection %s of %s ended: %s", self.id, self.connection.peer, self.connection.reason)
+
+    def data_received(self, data: bytes) -> None:
+        connection = self.connection
+        assert connection is not None  # noqa: S101  # made with the connection
+        connection.receive(data, self._node.now())
+        self._wake()
+
+    def _wake(self) -> None:
+        self._node.socket_dirty(self)
+
+    def pause_writing(self) -> None:
+        self.congested = True
+
+    def resume_writing(self) -> None:
+        self.congested = False
+        self._node.socket_drained(self)
+
+    def flush(self) -> None:
+        """Write the connection's output; follow its wish to be read or not."""
+        connection, transport = self.connection, self._transport
+        assert connection is not None  # noqa: S101  # made with the connection
+        assert transport is not None  # noqa: S101
+        output = connection.take_output()
+        if output:
+            transport.write(b"".join(output))
+        if connection.ended:
+            transport.close()
+            return
+        self._read(not connection.paused and not self._held)
+
+    def hold(self, held: bool) -> None:
+        """Stop reading (the node has more publishes than it can commit), or go on."""
+        self._held = held
+        if self.connection is not None and not self.connection.ended:
+            self._read(not self.connection.paused and not held)
+
+    def _read(self, wanted: bool) -> None:
+        if wanted is self._paused and self._transport is not None and not self._transport.is_closing():
+            self._paused = not wanted
+            if wanted:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+
+def connection_settings() -> ConnectionSettings:
+    """The limits of AMQP connections, with unguessable names for what the server names."""
+    return ConnectionSettings(token=lambda: secrets.token_urlsafe(16))

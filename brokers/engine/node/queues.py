@@ -1,0 +1,310 @@
+"""All queues as this node sees them: links for its clients, hosts for the replicas it keeps.
+
+The two meet in session messages, which stay inside the node when it leads the queue itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from brokers.engine.core.amqp.consumer import Consumer
+from brokers.engine.core.model.queue_state import QueueState
+from brokers.engine.core.model.topology import QueueInfo
+from brokers.engine.core.raft.records import KIND_NOOP, Entry, Snapshot
+from brokers.engine.core.raft.types import Role, RoleChange
+from brokers.engine.core.session import messages as m
+from brokers.engine.core.session.codec import decode, encode
+from brokers.engine.core.session.link import Load, QueueLink
+from brokers.engine.node.hosts import Failover, Host, ReplicaHost, TransientHost, wall_clock_ms
+from brokers.engine.node.peers import SESSION, Peers
+from brokers.engine.node.replication import Replication
+
+_to_leader = (m.Publish, m.Settle, m.Attach, m.Detach, m.Credit, m.Get, m.Ask, m.Resumed)
+_log = logging.getLogger(__name__)
+
+
+class Queues:
+    """Routes session messages between links and leaders, on this node and others."""
+
+    def __init__(
+        self,
+        me: int,
+        boot: int,
+        names: Callable[[int], str],
+        replication: Replication,
+        peers: Peers,
+        *,
+        wake: Callable[[], None],
+        congested: Callable[[Consumer], bool],
+        on_deserted: Callable[[int], None],
+    ) -> None:
+        self.load = Load()
+        self.hosts: dict[int, Host] = {}
+        self.links: dict[int, QueueLink] = {}
+        self.leaders: dict[int, tuple[int, int]] = {}
+        """Node and term of the latest leader that said hello, by group."""
+        self.on_hello: dict[int, Callable[[int, int], object]] = {}
+        """Who waits for a new leader (node, term) of a group."""
+        self._me = me
+        self._boot = boot
+        self._names = names
+        self._replication = replication
+        self._peers = peers
+        self._wake = wake
+        self._congested = congested
+        self._on_deserted = on_deserted
+        self._inbox: deque[tuple[int, m.Message]] = deque()
+        self._dirty_links: list[QueueLink] = []
+        self._dirty_hosts: list[Host] = []
+        self._heard: dict[int, tuple[int, float]] = {}
+        """When a group's leader was last known to serve, for measuring fail-overs: (node, loop time)."""
+        self._electing: dict[int, tuple[int, float]] = {}
+        self._suspended: set[int] = set()
+        """Groups that this node may still lead after a hand-over that failed."""
+
+    # -- links ----------------------------------------------------------------------------------------
+
+    def link(self, info: QueueInfo) -> QueueLink:
+        """This node's link to a queue."""
+        link = self.links.get(info.group)
+        if link is None:
+            link = QueueLink(
+                info.group,
+                info.name,
+                self._boot,
+                self.load,
+                send=self.send,
+                mark=self._mark_link,
+                congested=self._congested,
+            )
+            self.links[info.group] = link
+            leader = self.leaders.get(info.group)
+            if leader is not None and (leader[0] == self._me or leader[0] in self._peers.links):
+                link.leader, link.term = leader
+        return link
+
+    def _mark_link(self, link: QueueLink) -> None:
+        self._dirty_links.append(link)
+        self._wake()
+
+    def touch(self, link: QueueLink) -> None:
+        """Have the link flush in this turn (its consumers' sockets have drained)."""
+        self._mark_link(link)
+
+    def send(self, node: int, message: m.Message) -> None:
+        """Hand a session message to ``node``, in order."""
+        if node == self._me:
+            self._inbox.append((self._me, message))
+            self._wake()
+        else:
+            self._peers.send(node, SESSION, encode(message))
+
+    def receive(self, node: int, frame: bytes) -> None:
+        """A session message from a peer. Raises ``ValueError`` when it is malformed."""
+        self._dispatch(node, decode(frame))
+
+    def _dispatch(self, node: int, message: m.Message) -> None:
+        group = message.group
+        if isinstance(message, _to_leader):
+            host = self.hosts.get(group)
+            if host is not None and host.leader is not None:
+                host.leader.receive(node, message)
+                self.mark(host)
+            return
+        if isinstance(message, m.Hello):
+            self.leaders[group] = (node, message.term)
+            if group in self.on_hello:
+                self.on_hello[group](node, message.term)
+        link = self.links.get(group)
+        if link is not None:
+            link.receive(node, message)
+        elif isinstance(message, m.Hello):
+            self.send(node, m.Resumed(group, message.term))
+
+    # -- hosts ----------------------------------------------------------------------------------------
+
+    def add_replica(self, group: int, snapshot: Snapshot | None) -> None:
+        """Keep a replica of ``group``, from its snapshot if there is one."""
+        state = QueueState.load(snapshot.state) if snapshot is not None and snapshot.state else QueueState()
+        if snapshot is not None:
+            state.applied = snapshot.index
+        self.hosts[group] = ReplicaHost(group, state, self._replication.log, self._replication)
+
+    def add_transient(self, group: int) -> None:
+        """Keep a queue in this node's memory; it is led from here at once."""
+        host = TransientHost(group)
+        self.hosts[group] = host
+        self._lead(host, 1)
+
+    def announce(self, info: QueueInfo) -> None:
+        """A queue exists. Where a transient one is led from needs no hello."""
+        if info.home is not None and info.home != self._me:
+            self.leaders[info.group] = (info.home, 1)
+
+    def remove(self, group: int) -> list[Consumer]:
+        """The queue was deleted; its consumers on this node that are to be told."""
+        self.hosts.pop(group, None)
+        self.leaders.pop(group, None)
+        self._heard.pop(group, None)
+        self._electing.pop(group, None)
+        self._suspended.discard(group)
+        link = self.links.pop(group, None)
+        return link.closed() if link is not None else []
+
+    def mark(self, host: Host) -> None:
+        """Let the host's leader work in this turn."""
+        if not host.dirty:
+            host.dirty = True
+            self._dirty_hosts.append(host)
+            self._wake()
+
+    def _lead(self, host: Host, term: int) -> None:
+        host.lead(term, [self._me, *self._peers.links])
+        self.mark(host)
+
+    # -- consensus ------------------------------------------------------------------------------------
+
+    def on_role(self, change: RoleChange, now: float) -> None:
+        """This node's part in a group is another now."""
+        host = self.hosts.get(change.group)
+        if host is None:
+            return
+        if change.role is Role.LEADER:
+            host.term = change.term
+            return
+        self._suspended.discard(change.group)
+        if host.leader is not None:
+            host.leader = None
+            link = self.links.get(change.group)
+            if link is not None:
+                link.leader_lost(self._me)
+        if change.leader:
+            self._heard[change.group] = (change.leader, now)
+            self._electing.pop(change.group, None)
+        elif change.group in self._heard and change.group not in self._electing:
+            self._electing[change.group] = (self._heard[change.group][0], now)
+
+    def on_entries(self, group: int, entries: list[Entry], now: float, heard: Callable[[int], float]) -> None:
+        """Committed entries of a group."""
+        host = self.hosts.get(group)
+        if not isinstance(host, ReplicaHost):
+            return
+        multi = self._replication.multi
+        for entry in entries:
+            host.apply_entry(entry)
+            if entry.kind == KIND_NOOP and entry.term == host.term and multi.is_leader(group):
+                self._note_failover(host, now, heard)
+                self._lead(host, entry.term)
+        if host.leader is not None:
+            self.mark(host)
+
+    def _note_failover(self, host: Host, now: float, heard: Callable[[int], float]) -> None:
+        former = self.leaders.get(host.group)
+        if former is None or former[0] == self._me:
+            return
+        node = former[0]
+        since, reason = heard(node), "crash"
+        if node in self._peers.links:
+            _, since = self._electing.get(host.group, (node, now))
+            reason = "transfer"
+        host.failover = Failover(
+            wall_clock_ms() / 1000,
+            self._names(node),
+            self._names(self._me),
+            round(max(0.0, now - since) * 1000, 1),
+            reason,
+        )
+
+    def on_installed(self, snapshot: Snapshot) -> None:
+        """A group's state was replaced by a snapshot of its leader's."""
+        host = self.hosts.get(snapshot.group)
+        if isinstance(host, ReplicaHost):
+            host.restore(snapshot)
+
+    # -- peers ----------------------------------------------------------------------------------------
+
+    def peer_up(self, node: int) -> None:
+        """A node came into reach: tell it what is led here."""
+        for host in self.led():
+            assert host.leader is not None  # noqa: S101  # led() says so
+            host.leader.greet(node)
+            self.mark(host)
+
+    def peer_down(self, node: int) -> None:
+        """A node is out of reach: its consumers hold nothing, its leaderships are void."""
+        for host in self.led():
+            assert host.leader is not None  # noqa: S101  # led() says so
+            host.leader.node_down(node)
+            self.mark(host)
+        for link in self.links.values():
+            link.leader_lost(node)
+
+    def led(self) -> Iterator[Host]:
+        """The hosts whose queues are led from this node."""
+        return (host for host in list(self.hosts.values()) if host.leader is not None)
+
+    # -- the turn -------------------------------------------------------------------------------------
+
+    def turn(self) -> bool:
+        """Move everything that can move now; whether anything did."""
+        moved = False
+        if self._dirty_links:
+            links, self._dirty_links = self._dirty_links, []
+            for link in links:
+                link.flush()
+            moved = True
+        while self._inbox:
+            node, message = self._inbox.popleft()
+            self._dispatch(node, message)
+            moved = True
+        if self._dirty_hosts:
+            hosts, self._dirty_hosts = self._dirty_hosts, []
+            for host in hosts:
+                host.dirty = False
+                self._work(host)
+            moved = True
+        return moved
+
+    def _work(self, host: Host) -> None:
+        leader = host.leader
+        if leader is None:
+            return
+        more = leader.pump()
+        for payload, answers in leader.take_proposals(wall_clock_ms()):
+            index = host.propose(payload)
+            if index is None:
+                self._suspend(host)
+                return
+            leader.proposed(index, answers)
+        if isinstance(host, TransientHost) and host.commit():
+            more = True
+        out, leader.out = leader.out, []
+        for node, message in out:
+            self.send(node, message)
+        if leader.deserted:
+            leader.deserted = False
+            self._on_deserted(host.group)
+        if more:
+            self.mark(host)
+
+    def _suspend(self, host: Host) -> None:
+        # Leadership is being handed over (or is lost): links say everything again to whoever leads next,
+        # which may be this node (see ``resume``).
+        self._suspended.add(host.group)
+        host.leader = None
+        link = self.links.get(host.group)
+        if link is not None:
+            link.leader_lost(self._me)
+
+    def resume(self) -> None:
+        """Lead again where a hand-over was given up."""
+        multi = self._replication.multi
+        for group in list(self._suspended):
+            host = self.hosts.get(group)
+            if host is None or not multi.is_leader(group):
+                self._suspended.discard(group)
+            elif not multi.status(group).transferring:
+                self._suspended.discard(group)
+                self._lead(host, host.term)

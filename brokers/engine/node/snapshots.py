@@ -1,0 +1,58 @@
+"""When groups are snapshotted, so that logs stay short and restarts quick."""
+
+from __future__ import annotations
+
+from brokers.engine.core.model.metadata import Metadata
+from brokers.engine.node.hosts import ReplicaHost
+from brokers.engine.node.metadata_service import METADATA_GROUP
+from brokers.engine.node.queues import Queues
+from brokers.engine.node.replication import Replication
+
+METADATA_ENTRIES = 1024
+"""A snapshot of the metadata is made after so many entries."""
+QUIET = 30.0
+"""Seconds between looks at queues with few new entries."""
+PER_CHECK = 16
+"""Snapshots made at one check: the loop has other things to do."""
+
+
+class Snapshots:
+    """Makes the snapshots of all groups of a node and lets the log drop what they cover."""
+
+    def __init__(self, replication: Replication, queues: Queues, metadata: Metadata) -> None:
+        self._replication = replication
+        self._queues = queues
+        self._metadata = metadata
+        self._metadata_index = 0
+        self._metadata_snapshot: int | None = None
+        self._quiet_at = 0.0
+
+    def metadata_applied(self, index: int) -> None:
+        """The metadata's state is that at log ``index``."""
+        self._metadata_index = index
+        if self._metadata_snapshot is None:
+            self._metadata_snapshot = index
+
+    def check(self, now: float) -> None:
+        """Make those that are due."""
+        since = self._metadata_index - (self._metadata_snapshot or 0)
+        if since >= METADATA_ENTRIES:
+            self._metadata_snapshot = self._metadata_index
+            state = self._metadata.snapshot()
+            self._replication.snapshot(METADATA_GROUP, self._metadata_index, state, self._metadata_index + 1)
+        quiet = now - self._quiet_at >= QUIET
+        made = 0
+        for host in list(self._queues.hosts.values()):
+            if not isinstance(host, ReplicaHost) or not host.wants_snapshot(quiet):
+                continue
+            self._make(host)
+            made += 1
+            if made == PER_CHECK:
+                return
+        if quiet:
+            self._quiet_at = now
+
+    def _make(self, host: ReplicaHost) -> None:
+        state = host.state
+        self._replication.snapshot(host.group, state.applied, state.dump(), state.keep_from())
+        host.snapshot_index = state.applied

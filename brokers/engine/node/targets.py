@@ -1,0 +1,103 @@
+"""Where publishes go: the targets that channels keep per (exchange, routing key)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from brokers.engine.core.amqp.channel import Channel
+from brokers.engine.core.amqp.constants import NO_ROUTE
+from brokers.engine.core.session.link import QueueLink
+
+
+class QueueTarget:
+    """One queue."""
+
+    __slots__ = ("_link",)
+
+    def __init__(self, link: QueueLink) -> None:
+        self._link = link
+
+    def publish(
+        self, channel: Channel, tag: int, route: bytes, header: bytes, body: bytes, mandatory: bool
+    ) -> None:
+        """See ``port.Target``."""
+        self._link.add(channel if tag else None, tag, route, header, body)
+
+
+class NoTarget:
+    """No queue: mandatory messages go back, all count as done."""
+
+    def publish(
+        self, channel: Channel, tag: int, route: bytes, header: bytes, body: bytes, mandatory: bool
+    ) -> None:
+        """See ``port.Target``."""
+        if mandatory:
+            channel.returned(NO_ROUTE, "NO_ROUTE", route, header, body)
+        if tag:
+            channel.confirmed(tag, tag)
+
+
+class Gather:
+    """Several queues' answers for one channel's publishes: a message is safe when all of them have it."""
+
+    __slots__ = ("_channel", "_missing")
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._missing: dict[int, int] = {}
+
+    def expect(self, tag: int, queues: int) -> None:
+        """``queues`` queues will answer for ``tag``."""
+        self._missing[tag] = queues
+
+    def confirmed(self, first: int, last: int) -> None:
+        """One more queue has the messages ``first`` to ``last``."""
+        missing = self._missing
+        safe = first
+        for tag in range(first, last + 1):
+            left = missing[tag] - 1
+            if left:
+                missing[tag] = left
+                if safe < tag:
+                    self._channel.confirmed(safe, tag - 1)
+                safe = tag + 1
+            else:
+                del missing[tag]
+        if safe <= last:
+            self._channel.confirmed(safe, last)
+
+
+class FanoutTarget:
+    """Several queues."""
+
+    __slots__ = ("_gather", "_links")
+
+    def __init__(self, links: tuple[QueueLink, ...], gather: Callable[[Channel], Gather]) -> None:
+        self._links = links
+        self._gather = gather
+
+    def publish(
+        self, channel: Channel, tag: int, route: bytes, header: bytes, body: bytes, mandatory: bool
+    ) -> None:
+        """See ``port.Target``."""
+        sink = None
+        if tag:
+            sink = self._gather(channel)
+            sink.expect(tag, len(self._links))
+        for link in self._links:
+            link.add(sink, tag, route, header, body)
+
+
+class ComputedTarget:
+    """An exchange whose routes depend on each message's headers."""
+
+    __slots__ = ("_find",)
+
+    def __init__(self, find: Callable[[bytes], QueueTarget | FanoutTarget | NoTarget]) -> None:
+        self._find = find
+
+    def publish(
+        self, channel: Channel, tag: int, route: bytes, header: bytes, body: bytes, mandatory: bool
+    ) -> None:
+        """See ``port.Target``."""
+        self._find(header).publish(channel, tag, route, header, body, mandatory)
