@@ -31,7 +31,7 @@ HARD   vote         term
 SNAP   index        term               flags  u64 keep_from, u32 length of membership, membership, state
 GONE                                          (the group was removed)
 FIXED                                         (the group was repaired from its peers: older losses are void)
-LIST                                          u32 number of every segment that exists, ascending
+LIST                                          u32 number of every segment that exists up to the highest named
 BATCH  count        end of the records        (u32 offset, header) * count
 ====== ============ ================== ====== =======================================================
 """

@@ -1,9 +1,9 @@
 """Opening a log: from the files of a folder to the groups' images.
 
 Segments are taken in ascending order. One with a good sidecar is not read; others are scanned (``scan`` tells
-a torn tail from damage). The highest segment alone may have a torn tail, which is cut. It also lists the
-segments that existed when it was last written: one that isn't listed was about to be deleted and goes, one
-that is listed but missing is damage. The log then goes on in a new segment: what was recovered is synced
+a torn tail from damage). The highest segment alone may have a torn tail, which is cut. It also holds the last
+list of the segments that exist: one that isn't in it, but older than the newest that is, was about to be
+deleted and goes; one that is listed but missing is damage. The log then goes on in a new segment: what was recovered is synced
 first and never written again.
 
 A gap between a group's entries that no damage explains is the trace of a snapshot whose data came ahead of it
@@ -64,7 +64,7 @@ def recover(folder: Path, catalog: Catalog, disk: Disk) -> Recovered:
     loaded = {number: _load(folder, number, numbers[-1], disk, result.damages) for number in numbers}
     listed = loaded[numbers[-1]].listed if numbers else None
     if listed is not None:
-        stale = [number for number in numbers if number not in listed]
+        stale = [number for number in numbers if number < max(listed) and number not in listed]
         for number in stale:
             del loaded[number]
         if stale:

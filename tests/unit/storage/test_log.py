@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, entry
 
 from brokers.engine.core.raft.records import Entry, HardState, Removed, Snapshot
 from brokers.engine.storage import format as fmt
 from brokers.engine.storage.errors import FolderInUse, LogClosed, UnsupportedFormat
 from brokers.engine.storage.settings import LogSettings
+from tests.unit.storage.opened import SMALL, entry
 
 
 def test_entries_are_read_back_from_memory_disk_and_after_a_restart(reopen):
