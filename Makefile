@@ -30,7 +30,8 @@ $(VENV)/.dev-installed: requirements/dev.lock requirements/setup.sh
 
 test: lint
 	@sh requirements/debian.sh
-	$(BIN)/python -m pytest --durations=25 $(PYTEST_ARGS)
+	@home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT \
+		&& MQ_HOME="$$home" $(BIN)/python -m pytest --durations=25 $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev-installed
 	$(BIN)/ruff check .
