@@ -1,0 +1,1 @@
+"""What the clusters look like at this moment, kept in the memory of each web process."""

@@ -1,0 +1,148 @@
+"""What the console itself keeps: which clusters there are, what was done to them, what happened to them.
+
+Queues, messages and nodes are not here: the cluster has them, ``brokers.live`` shows them.
+"""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from brokers import adapters
+
+
+class Cluster(models.Model):
+    """A broker cluster that this console operates."""
+
+    class Kind(models.TextChoices):
+        EMBEDDED = "embedded", "embedded"
+        RABBITMQ = "rabbitmq", "RabbitMQ"
+
+    slug = models.SlugField(unique=True, help_text="Its part of the pages' addresses.")
+    name = models.CharField(max_length=100)
+    kind = models.CharField(max_length=20, choices=Kind.choices, default=Kind.EMBEDDED)
+    settings = models.JSONField(
+        default=dict, blank=True, help_text="How to reach it. Nothing for the embedded one."
+    )
+    created = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("name",)
+        permissions = (("operate_cluster", "Can operate clusters: fail over, drain, replay, back up ..."),)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def adapter(self) -> adapters.base.Cluster:
+        """The port to the cluster itself."""
+        return adapters.connect(self.kind, self.settings)
+
+
+class Operation(models.Model):
+    """One act of an operator: what was planned, who confirmed it, how it went. Never edited by hand."""
+
+    class State(models.TextChoices):
+        PLANNED = "planned"
+        CONFIRMED = "confirmed"
+        RUNNING = "running"
+        DONE = "done"
+        FAILED = "failed"
+        CANCELLED = "cancelled"
+
+    OPEN = (State.PLANNED, State.CONFIRMED, State.RUNNING)
+    """States in which there is still something to come."""
+
+    kind = models.CharField(max_length=40)
+    cluster = models.ForeignKey(Cluster, on_delete=models.PROTECT, related_name="operations")
+    target = models.CharField(max_length=600, help_text="What it was done to, as people read it.")
+    params = models.JSONField(default=dict)
+    plan = models.JSONField(default=dict, help_text="What the operator was told would happen.")
+    state = models.CharField(max_length=10, choices=State.choices, default=State.PLANNED)
+    progress = models.PositiveSmallIntegerField(default=0, help_text="Percent.")
+    step = models.CharField(max_length=300, blank=True, help_text="What it is doing, or last did.")
+    result = models.JSONField(default=dict)
+    error = models.TextField(blank=True)
+    reason = models.CharField(max_length=300, blank=True, help_text="Why, in the operator's words.")
+    who = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, related_name="operations"
+    )
+    created = models.DateTimeField(default=timezone.now, db_index=True)
+    started = models.DateTimeField(null=True)
+    finished = models.DateTimeField(null=True)
+    changed = models.DateTimeField(auto_now=True, db_index=True)
+
+    class Meta:
+        ordering = ("-created", "-pk")
+        indexes = (models.Index(fields=("cluster", "-created")),)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("cluster", "kind", "target"),
+                condition=Q(state="running"),
+                name="one_running_operation_a_target",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.title
+
+    @property
+    def title(self) -> str:
+        """What it is, for people: kind and target."""
+        return f"{self.kind.replace('-', ' ').capitalize()} of {self.target}"
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it ran, None while it hasn't ended."""
+        if self.started is None or self.finished is None:
+            return None
+        return (self.finished - self.started).total_seconds()
+
+
+class Event(models.Model):
+    """Something that happened to a cluster by itself. A problem is open (``ended`` empty) until it is over."""
+
+    class Kind(models.TextChoices):
+        UNREACHABLE = "unreachable", "cluster does not answer"
+        NODE_DOWN = "node-down", "node down"
+        NO_LEADER = "no-leader", "queue without a leader"
+        FAILOVER = "failover", "leader changed"
+
+    class Severity(models.TextChoices):
+        INFO = "info"
+        WARNING = "warning"
+        CRITICAL = "critical"
+
+    cluster = models.ForeignKey(Cluster, on_delete=models.CASCADE, related_name="events")
+    kind = models.CharField(max_length=20, choices=Kind.choices)
+    severity = models.CharField(max_length=10, choices=Severity.choices)
+    subject = models.CharField(max_length=600, help_text="The node's or queue's name.")
+    text = models.TextField()
+    began = models.DateTimeField(default=timezone.now, db_index=True)
+    ended = models.DateTimeField(null=True, blank=True, help_text="Empty while the problem lasts.")
+    changed = models.DateTimeField(auto_now=True, db_index=True)
+
+    class Meta:
+        ordering = ("-began", "-pk")
+        constraints = (
+            # Two checks at the same time can't both open the same problem.
+            models.UniqueConstraint(
+                fields=("cluster", "kind", "subject"),
+                condition=Q(ended__isnull=True),
+                name="one_open_event_a_subject",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def open(self) -> bool:
+        """Whether the problem lasts."""
+        return self.ended is None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it lasted, None while it does."""
+        return None if self.ended is None else (self.ended - self.began).total_seconds()

@@ -1,0 +1,29 @@
+"""Addresses of the console's pages. A cluster's slug comes first, names are one segment each."""
+
+from django.urls import include, path, register_converter
+
+from brokers.naming import NameConverter
+from brokers.views.failover import FailoverView
+from brokers.views.home import home
+from brokers.views.nodes import NodesView
+from brokers.views.operations import OperationsView, OperationView
+from brokers.views.overview import OverviewView
+from brokers.views.queue import QueueView
+from brokers.views.queues import QueuesView
+
+register_converter(NameConverter, "name")
+
+_cluster_pages = [
+    path("", OverviewView.as_view(), name="overview"),
+    path("queues/", QueuesView.as_view(), name="queues"),
+    path("queues/<name:vhost>/<name:name>/", QueueView.as_view(), name="queue"),
+    path("queues/<name:vhost>/<name:name>/failover/", FailoverView.as_view(), name="failover"),
+    path("nodes/", NodesView.as_view(), name="nodes"),
+    path("operations/", OperationsView.as_view(), name="operations"),
+    path("operations/<int:pk>/", OperationView.as_view(), name="operation"),
+]
+
+urlpatterns = [
+    path("", home, name="home"),
+    path("clusters/<slug:cluster>/", include(_cluster_pages)),
+]
