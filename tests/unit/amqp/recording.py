@@ -141,6 +141,15 @@ class RecordingBroker:
         ]
 
 
+def protocol_error(call: Callable[..., object], *arguments: object) -> AmqpError | None:
+    """The ``AmqpError`` that ``call`` raises, None when it returns."""
+    try:
+        call(*arguments)
+    except AmqpError as exc:
+        return exc
+    return None
+
+
 Frame = tuple[int, int, bytes]
 
 

@@ -62,3 +62,7 @@ def test_a_reply_text_fits_a_short_string() -> None:
     assert len(text.encode()) <= 255
     assert text.endswith("é...")
     assert errors.not_found("short").reply_text() == "NOT_FOUND - short"
+
+
+def test_a_reply_text_is_utf_8_whatever_it_quotes() -> None:
+    assert errors.not_found("no \udcff").reply_text() == "NOT_FOUND - no \ufffd"

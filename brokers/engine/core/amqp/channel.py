@@ -27,6 +27,7 @@ from brokers.engine.core.amqp.frames import content_frames, method_frame
 from brokers.engine.core.amqp.handlers import handle
 from brokers.engine.core.amqp.port import Outcome
 from brokers.engine.core.amqp.properties import HEADER, USER_ID, check_header, decode_properties
+from brokers.engine.core.amqp.routes import PUBLISH_IDS, check_route
 from brokers.engine.core.amqp.unacked import Groups, Unacked
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from brokers.engine.core.amqp.port import Delivery, Target
 
 PUBLISH = b"\x00\x3c\x00\x28"
-_PUBLISH_IDS = (60, 40)
 _ROUTES_KEPT = 4096
 _FRAME_COST = 100
 """Octets a waiting frame is taken to cost beyond its payload."""
@@ -130,9 +130,9 @@ class Channel:
 
     def _begin_publish(self, payload: bytes) -> None:
         route, bits = payload[6:-1], payload[-1]
+        check_route(route)
         if bits & 2:
-            check_route(route)
-            raise not_implemented("immediate=true").during(*_PUBLISH_IDS)
+            raise not_implemented("immediate=true").during(*PUBLISH_IDS)
         self._content = _Content(route, bool(bits & 1))
         self.ready = False
 
@@ -141,12 +141,12 @@ class Channel:
             self._content_header(content, kind, payload)
         elif kind != FRAME_BODY:
             raise unexpected_frame("expected content body, got non content body frame instead").during(
-                *_PUBLISH_IDS
+                *PUBLISH_IDS
             )
         elif len(payload) > content.missing:
             raise syntax_error(
                 f"content body is {len(payload) - content.missing} octets longer than its header says"
-            ).during(*_PUBLISH_IDS)
+            ).during(*PUBLISH_IDS)
         else:
             content.missing -= len(payload)
             content.body += payload
@@ -158,19 +158,19 @@ class Channel:
         if kind != FRAME_HEADER:
             raise unexpected_frame(
                 "expected content header for class 60, got non content header frame instead"
-            ).during(*_PUBLISH_IDS)
+            ).during(*PUBLISH_IDS)
         class_id = int.from_bytes(payload[:2], "big")
         if len(payload) >= 2 and class_id != 60:
             raise unexpected_frame(
                 f"expected content header for class 60, got one for class {class_id} instead"
-            ).during(*_PUBLISH_IDS)
+            ).during(*PUBLISH_IDS)
         self.check_header(payload)
         size = HEADER.unpack_from(payload)[2]
         limit = self.connection.settings.max_message_size
         if size > limit:
             raise precondition_failed(
                 f"message size {size} is larger than configured max size {limit}"
-            ).during(*_PUBLISH_IDS)
+            ).during(*PUBLISH_IDS)
         content.header = payload
         content.missing = size
 
@@ -185,7 +185,7 @@ class Channel:
                         f"user_id property set to '{claimed}' but authenticated user was '{user}'"
                     )
         except AmqpError as exc:
-            raise exc.during(*_PUBLISH_IDS) from None
+            raise exc.during(*PUBLISH_IDS) from None
         self.connection.checked_header = header
 
     def _end_publish(self, content: _Content, header: bytes) -> None:
@@ -208,7 +208,7 @@ class Channel:
         if connection.assembling > limit:
             raise resource_error(
                 f"unfinished messages on this connection take more than {limit} octets"
-            ).during(*_PUBLISH_IDS)
+            ).during(*PUBLISH_IDS)
 
     def next_publish(self) -> int:
         """The publish sequence number of the next message, 0 outside confirm mode."""
@@ -219,15 +219,14 @@ class Channel:
         return confirms.published
 
     def resolve(self, route: bytes) -> Target:
-        """Where ``route`` leads, asked of the broker. Raises ``AmqpError``."""
-        check_route(route)
+        """Where ``route``, a checked one, leads; asked of the broker. Raises ``AmqpError``."""
         routes = self.connection.routes
         if len(routes) >= _ROUTES_KEPT:
             routes.clear()
         try:
             return self.connection.broker.resolve(self, route)
         except AmqpError as exc:
-            raise exc.during(*_PUBLISH_IDS) from None
+            raise exc.during(*PUBLISH_IDS) from None
 
     # Waiting for the broker.
 
@@ -382,7 +381,7 @@ class Channel:
             consumer.send((delivery,))
 
     def limit_changed(self) -> None:
-        """Apply the channel-wide prefetch to all; settling nothing makes a queue look at its consumer again."""
+        """Apply the channel-wide prefetch; settling nothing makes a queue look at its consumer again."""
         self.send_held()
         for consumer in self.consumers.values():
             if consumer.live:
@@ -392,7 +391,7 @@ class Channel:
     def apply_limit(self, consumer: Consumer) -> None:
         limits = [limit for limit in (consumer.own_prefetch, self.channel_prefetch) if limit]
         consumer.prefetch = min(limits, default=0)
-        consumer.gated = self.channel_prefetch > 0 and not consumer.no_ack
+        consumer.gated = not consumer.live or (self.channel_prefetch > 0 and not consumer.no_ack)
 
     def settle(self, groups: Groups, outcome: Outcome) -> None:
         """Tell the queues what the client decided, and let held deliveries follow."""
@@ -409,14 +408,3 @@ class Channel:
         consumer.queue.settle(consumer, positions, outcome)
         if self.held:
             self.send_held()
-
-
-def check_route(route: bytes) -> None:
-    """Raise 502 unless ``route`` is two short strings, the first of them (an exchange's name) UTF-8."""
-    exchange_end = 1 + route[0] if route else 1
-    if exchange_end >= len(route) or exchange_end + 1 + route[exchange_end] != len(route):
-        raise syntax_error("exchange and routing key do not fill basic.publish").during(*_PUBLISH_IDS)
-    try:
-        route[1:exchange_end].decode()
-    except UnicodeDecodeError as exc:
-        raise syntax_error("exchange of basic.publish is not UTF-8").during(*_PUBLISH_IDS) from exc

@@ -48,10 +48,11 @@ class AmqpError(Exception):
         return self
 
     def reply_text(self) -> str:
-        """``text`` as a short string can hold it: over 255 octets it is cut and ends in "..."."""
-        raw = self.text.encode("utf-8", "surrogateescape")
+        """``text`` as a short string can hold it: UTF-8; over 255 octets it is cut and ends in "..."."""
+        text = self.text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        raw = text.encode()
         if len(raw) <= _TEXT_LIMIT:
-            return self.text
+            return text
         return raw[: _TEXT_LIMIT - 3].decode("utf-8", "ignore") + "..."
 
 

@@ -61,10 +61,9 @@ def _snippet(payload: bytes) -> str:
     return f"{which} octets = <<{','.join(map(str, payload[:16]))}>>"
 
 
-def frame_too_large(kind: int, payload: bytes, size: int, frame_max: int) -> AmqpError:
-    return frame_error(
-        f"type {kind}, {_snippet(payload)}: {{frame_too_large,{size},{frame_max - FRAME_OVERHEAD}}}"
-    )
+def frame_too_large(kind: int, size: int, frame_max: int) -> AmqpError:
+    most = frame_max - FRAME_OVERHEAD
+    return frame_error(f"type {kind}, all octets = <<>>: {{frame_too_large,{size},{most}}}")
 
 
 def invalid_frame_end(kind: int, payload: bytes, marker: int) -> AmqpError:

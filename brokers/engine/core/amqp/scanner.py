@@ -15,6 +15,7 @@ from brokers.engine.core.amqp.constants import FRAME_END
 from brokers.engine.core.amqp.errors import AmqpError
 from brokers.engine.core.amqp.frames import FRAME, frame_too_large, invalid_frame_end
 from brokers.engine.core.amqp.port import Outcome
+from brokers.engine.core.amqp.routes import check_route
 
 if TYPE_CHECKING:
     from brokers.engine.core.amqp.channel import Channel
@@ -63,7 +64,7 @@ def scan(connection: Connection, buf: bytes) -> tuple[int, int]:
             else:
                 return pos, 7
             if size > limit:
-                raise frame_too_large(kind, buf[pos + 7 : pos + 23], size, limit)
+                raise frame_too_large(kind, size, limit)
             end = pos + 7 + size
             if end >= length:
                 return pos, size + 8
@@ -108,9 +109,13 @@ def scan(connection: Connection, buf: bytes) -> tuple[int, int]:
                                     mandatory = buf[end - 1] == 1
                                     pos = last + 1
                                     try:
+                                        target = routes.get(route)
+                                        if target is None:
+                                            check_route(route)
                                         if header != connection.checked_header:
                                             channel.check_header(header)
-                                        target = routes.get(route) or channel.resolve(route)
+                                        if target is None:
+                                            target = channel.resolve(route)
                                     except AmqpError as exc:
                                         if settling is not None:
                                             settling.channel.settle_one(settling, positions, Outcome.ACK)
