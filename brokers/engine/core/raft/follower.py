@@ -39,8 +39,10 @@ class Follower(Candidate):
         self.learn_commit(message.commit)
         index = max(end, self.commit)
         self._acknowledge(node, index)
-        if self.damaged and message.boot == self.host.boot and index >= message.commit:
-            self._repaired()
+        if self.damaged:
+            if message.boot == self.host.boot and self.repair[0] != self.term:
+                self.repair = (self.term, message.commit)
+            self._check_repair()
 
     def _take(self, entries: Sequence[Entry]) -> None:
         """Append what we lack. Only a conflicting term makes us drop entries, never a shorter message."""
@@ -74,6 +76,8 @@ class Follower(Candidate):
         if commit > self.commit:
             self.commit = commit
             self.host.touch(self)
+            if self.damaged:
+                self._check_repair()
 
     def _acknowledge(self, node: int, index: int) -> None:
         boot = self.host.boot
@@ -97,8 +101,16 @@ class Follower(Candidate):
         answer = AppendResponse(self.id, self.term, False, 0, 0, 0, 0, self.host.boot)
         self.host.send_durable(self, node, answer)
 
-    def _repaired(self) -> None:
-        """All that we may have acknowledged before the damage is here again."""
+    def _check_repair(self) -> None:
+        """Is all here again that we may have acknowledged before the damage?
+
+        It is when we hold what the leader had committed at a moment when it knew this boot of ours (so that
+        no acknowledgement from before the damage counts any more), up to an entry of its own term (so
+        that nothing its predecessors committed is missing).
+        """
+        term, commit = self.repair
+        if term != self.term or self.commit < commit or self.log.term(self.commit) != term:
+            return
         if self.token > self.host.durable:
             self.host.tell_self(self, RepairDone(self.id))
         else:

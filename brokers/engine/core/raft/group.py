@@ -222,6 +222,7 @@ class Group(Follower):
             self.transferee,
             self.installing or self.receiver is not None,
             self.damaged,
+            self.configs[-1][0] > self.commit,
         )
 
     def require_leader(self) -> None:

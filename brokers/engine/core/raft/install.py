@@ -53,24 +53,24 @@ class Sender:
         if next_seq > self._seq:
             return False
         oldest = self._flying[0][0] if self._flying else self._seq
-        if next_seq < oldest:
-            if not (self._resumed and next_seq == 1):
-                return False
-            self._seq, self._cursor, self.done = 1, (self.snapshot.keep_from, 0), False
-            self._flying.clear()
-        news = not self.accepted or next_seq > oldest or self._resumed
-        self.accepted, self._resumed = True, False
+        if next_seq < oldest and not (self._resumed and next_seq == 1):
+            return False
+        news = not self.accepted or next_seq > oldest
         while self._flying and self._flying[0][0] < next_seq:
             self._flying.popleft()
+        if self._resumed:
+            if next_seq < oldest:
+                self._seq, self._cursor, self.done = 1, (self.snapshot.keep_from, 0), False
+            elif self._flying:
+                (self._seq, self._cursor), self.done = self._flying[0], False
+            self._flying.clear()
+        self.accepted, self._resumed = True, False
         return news
 
     def rewind(self) -> None:
         """Offer again, and go on from what the receiver then says it has."""
-        self._resumed = self.accepted
-        self.offered = self.accepted = self.done = False
-        if self._flying:
-            self._seq, self._cursor = self._flying[0]
-            self._flying.clear()
+        self._resumed = self.accepted or self._resumed
+        self.offered = self.accepted = False
 
     def chunk(self, reader: LogReader, group: int, term: int, window: int, size: int) -> SnapshotChunk | None:
         """The next chunk, None when enough is on its way. Raises ``LookupError`` when data has gone."""

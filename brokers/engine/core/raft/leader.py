@@ -197,6 +197,8 @@ class Leader(State):
         if advanced:
             if message.match_index > self.commit:
                 self.count()
+                if self.role is not Role.LEADER:
+                    return
             if self.transferee == node:
                 self._try_transfer()
         if progress.commit < self.commit:

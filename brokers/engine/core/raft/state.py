@@ -16,6 +16,7 @@ class State:
     ``token`` names the turn of its newest record. ``verified``: up to there the log is known to equal that of
     the leader of ``term``. ``handed``: entries handed out for applying. ``tail``: this turn's own entries,
     which the reader does not see yet. ``attempts``: campaigns since there was a leader.
+    ``repair``: (term, commit) when a leader first spoke to this boot of a damaged member.
     """
 
     __slots__ = (
@@ -34,6 +35,7 @@ class State:
         "progress",
         "prompt",
         "receiver",
+        "repair",
         "role",
         "tail",
         "term",
@@ -59,6 +61,7 @@ class State:
         self.verified = 0
         self.token = 0
         self.damaged = False
+        self.repair = (-1, 0)
         self.configs: list[tuple[int, Membership]] = [(0, membership)]
         self.membership = Membership((), ())
         self.progress: dict[int, Progress] = {}

@@ -152,7 +152,11 @@ class FollowerStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A member's view of its group. ``followers`` is empty where the member does not lead."""
+    """A member's view of its group. ``followers`` is empty where the member does not lead.
+
+    ``transferring`` is the node that leadership is being handed to (0: none), ``installing`` tells that a snapshot
+    is arriving, ``damaged`` that the log waits for repair, ``changing`` that ``membership`` is not committed yet.
+    """
 
     group: int
     role: Role
@@ -167,3 +171,4 @@ class Status:
     transferring: int
     installing: bool
     damaged: bool
+    changing: bool
