@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from brokers.engine.config import ClusterConfig
+from brokers.engine.config import ClusterConfig, NodeConfig
 from mqconsole.supervisor.home import (
     HomeLock,
     Port,
@@ -131,22 +131,28 @@ class _Stack:
             await asyncio.sleep(0.1)
 
     def _banner(self, created: bool) -> str:
-        amqp = ", ".join(f"amqp://{node.host}:{node.amqp}" for node in self._config.nodes)
+        first, *others = self._config.nodes
+        also = f" (any node serves; the others listen on {_listed(others)})" if others else ""
         return (
             "\n"
-            f"  Console   http://{_shown(self._options.http_host)}:{self._options.http_port}/\n"
-            f"  Sign in   {ADMIN}, {self._password(created)}\n"
-            f"  AMQP      {amqp} (any of them; user guest, password guest, virtual host /)\n"
-            "  Stop      Ctrl-C\n"
+            f"  Console    http://{_shown(self._options.http_host)}:{self._options.http_port}/\n"
+            f"  User       {ADMIN}\n"
+            f"  Password   {self._password(created)}\n"
+            f"  AMQP       amqp://guest:guest@{_shown(first.host)}:{first.amqp}/{also}\n"
+            "  Stop       Ctrl-C\n"
         )
 
     def _password(self, created: bool) -> str:
         kept = self._config.home / "admin-password"
         if os.environ.get("MQ_ADMIN_PASSWORD"):
-            return "with the password that MQ_ADMIN_PASSWORD had when the user was created"
+            return "what MQ_ADMIN_PASSWORD was when the user was created"
         if created:
-            return f"password {kept.read_text(encoding='utf-8').strip()} (also in {kept})"
-        return f"with the password in {kept}, unless it has been changed since"
+            return f"{kept.read_text(encoding='utf-8').strip()}  (generated; kept in {kept})"
+        return f"the one in {kept}, unless it has been changed since"
+
+
+def _listed(nodes: list[NodeConfig]) -> str:
+    return ", ".join(str(node.amqp) for node in nodes)
 
 
 def _shown(host: str) -> str:
