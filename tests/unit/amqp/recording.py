@@ -191,7 +191,7 @@ def publish(
     return b"".join(content_frames(channel, method, header, body, frame_max))
 
 
-CAPABLE = {
+CAPABLE: dict[str, object] = {
     "capabilities": {
         "authentication_failure_close": True,
         "basic.nack": True,

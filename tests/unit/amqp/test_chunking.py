@@ -34,6 +34,7 @@ _SESSION = [
 
 _ENDINGS = [
     method_frame(0, m.ConnectionClose(200, "bye")),
+    method_frame(0, m.ConnectionClose(200, "bye")) * 2 + publish(1) + b"garbage",
     method_frame(1, m.ChannelClose(200, "bye")) + publish(2, b"late"),
     publish(1, exchange="nope") + publish(1) + publish(2),
     publish(1, properties=BasicProperties(user_id="root")) + publish(1) + publish(2),

@@ -1,22 +1,25 @@
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from brokers.engine.core.amqp import methods as m
+from brokers.engine.core.amqp.channel import Channel
 from brokers.engine.core.amqp.consumer import Consumer
 from brokers.engine.core.amqp.errors import exclusive_use, no_queue
 from brokers.engine.core.amqp.frames import method_frame
 from brokers.engine.core.amqp.port import Outcome
 from brokers.engine.core.amqp.properties import BasicProperties, encode_header
-from tests.unit.amqp.recording import Client, delivery, handshake, opened, route
+from tests.unit.amqp.recording import Client, delivery, handshake, opened, publish, route
 
 ACK, REQUEUE, REJECT = Outcome.ACK, Outcome.REQUEUE, Outcome.REJECT
 
 
-def consuming(*tags: str, **arguments: bool) -> tuple[Client, list[Consumer]]:
+def consuming(*tags: str, no_ack: bool = False) -> tuple[Client, list[Consumer]]:
     client = opened()
     for tag in tags or ("t",):
-        assert client.exchange(m.BasicConsume("q", tag, **arguments)) == [m.BasicConsumeOk(tag)]
+        assert client.exchange(m.BasicConsume("q", tag, no_ack=no_ack)) == [m.BasicConsumeOk(tag)]
     return client, client.broker.consumers
 
 
@@ -181,22 +184,16 @@ def test_an_unknown_delivery_tag_closes_the_channel(sent: list[m.Method], bad: i
     assert release == ("release", 1, ["t"])
 
 
-def test_acks_are_settled_before_the_error_that_follows_them() -> None:
+def test_acks_are_settled_before_the_error_that_follows_them(monkeypatch: pytest.MonkeyPatch) -> None:
     client, (consumer,) = consuming()
     consumer.deliver([delivery(0), delivery(1)])
     settled_at_release: list[int] = []
-    release = client.broker.release
 
-    def noting(*arguments: object) -> None:
+    def noting(channel: Channel, consumers: Sequence[Consumer]) -> None:
         settled_at_release.append(len(client.broker.settled()))
-        release(*arguments)  # type: ignore[arg-type]  # passed on as they came
 
-    client.broker.release = noting  # type: ignore[method-assign]  # to look in between
-    bad = m.encode(m.BasicPublish("nope", "q"))
-    header = encode_header(BasicProperties(), 0)
-    content = method_frame(1, m.BasicAck(1)) + b"\x01\x00\x01" + len(bad).to_bytes(4, "big") + bad + b"\xce"
-    content += b"\x02\x00\x01" + len(header).to_bytes(4, "big") + header + b"\xce"
-    client.receive(content)
+    monkeypatch.setattr(client.broker, "release", noting)
+    client.receive(method_frame(1, m.BasicAck(1)) + publish(1, exchange="nope"))
     assert settled_at_release == [1]
 
 
@@ -314,7 +311,7 @@ def test_get_answers_with_a_message_or_empty() -> None:
 
 def test_get_of_a_missing_queue() -> None:
     client = opened()
-    client.broker.replies[m.BasicGet] = no_queue("q", "/")  # type: ignore[assignment]  # an answer too
+    client.broker.replies[m.BasicGet] = no_queue("q", "/")
     assert client.exchange(m.BasicGet("q")) == [
         m.ChannelClose(404, "NOT_FOUND - no queue 'q' in vhost '/'", 60, 70)
     ]
@@ -365,17 +362,24 @@ def test_the_channels_limit_may_change_and_go() -> None:
     client = opened()
     client.exchange(m.BasicConsume("q", "t"), m.BasicQos(0, 2, True))
     (consumer,) = client.broker.consumers
-    assert consumer.prefetch == 2
     consumer.deliver([delivery(n) for n in range(6)])
     assert delivered(client) == [("t", 1), ("t", 2)]
+    assert (consumer.unsettled, consumer.held) == (6, 4)
     client.receive(method_frame(1, m.BasicQos(0, 3, True)))
     assert delivered(client) == [("t", 3)]
-    assert consumer.prefetch == 3
+    assert (consumer.unsettled, consumer.held) == (6, 3)
     client.receive(method_frame(1, m.BasicQos(0, 0, True)))
     assert delivered(client) == [("t", 4), ("t", 5), ("t", 6)]
-    assert consumer.prefetch == 0
+    assert (consumer.unsettled, consumer.held) == (6, 0)
     consumer.deliver([delivery(6)])
     assert delivered(client) == [("t", 7)]
+
+
+def test_a_consumer_asks_for_no_more_than_both_limits_allow() -> None:
+    client = opened()
+    client.exchange(m.BasicQos(0, 5), m.BasicQos(0, 3, True), m.BasicConsume("q", "a"))
+    client.exchange(m.BasicQos(0, 2), m.BasicConsume("q", "b"))
+    assert [consumer.prefetch for consumer in client.broker.consumers] == [3, 2]
 
 
 def test_the_channels_limit_leaves_out_gets_and_consumers_without_acks() -> None:

@@ -1,8 +1,7 @@
-"""A channel: puts content together, keeps the order of its methods, and closes on errors of its own.
+"""A channel: keeps the order of its methods, waits for the broker, and closes on errors of its own.
 
 A synchronous method whose answer is the broker's makes the channel *busy*: what follows on this channel
-waits in ``backlog`` until the answer came, while other channels go on. What the methods mean is in
-``handlers``.
+waits until the answer came, while other channels go on. What the methods do is in ``handlers``.
 """
 
 from __future__ import annotations
@@ -13,21 +12,15 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from brokers.engine.core.amqp import methods as m
+from brokers.engine.core.amqp.assembly import PUBLISH, Assembly
 from brokers.engine.core.amqp.confirms import Confirms
-from brokers.engine.core.amqp.constants import FRAME_BODY, FRAME_HEADER, FRAME_METHOD
-from brokers.engine.core.amqp.errors import (
-    AmqpError,
-    not_implemented,
-    precondition_failed,
-    resource_error,
-    syntax_error,
-    unexpected_frame,
-)
+from brokers.engine.core.amqp.constants import FRAME_METHOD
+from brokers.engine.core.amqp.errors import AmqpError, unexpected_frame
 from brokers.engine.core.amqp.frames import content_frames, method_frame
 from brokers.engine.core.amqp.handlers import handle
 from brokers.engine.core.amqp.port import Outcome
-from brokers.engine.core.amqp.properties import HEADER, USER_ID, check_header, decode_properties
-from brokers.engine.core.amqp.routes import PUBLISH_IDS, check_route
+from brokers.engine.core.amqp.prefetch import SharedPrefetch
+from brokers.engine.core.amqp.routes import PUBLISH_IDS
 from brokers.engine.core.amqp.unacked import Groups, Unacked
 
 if TYPE_CHECKING:
@@ -35,7 +28,8 @@ if TYPE_CHECKING:
     from brokers.engine.core.amqp.consumer import Consumer
     from brokers.engine.core.amqp.port import Delivery, Target
 
-PUBLISH = b"\x00\x3c\x00\x28"
+_CLOSE = b"\x00\x14\x00\x28"
+_CLOSE_OK = b"\x00\x14\x00\x29"
 _ROUTES_KEPT = 4096
 _FRAME_COST = 100
 """Octets a waiting frame is taken to cost beyond its payload."""
@@ -46,19 +40,6 @@ class ChannelState(Enum):
     CLOSING = "closing"
     """The server has sent ``channel.close`` and waits for the client's ``close-ok``."""
     CLOSED = "closed"
-
-
-class _Content:
-    """A ``basic.publish`` whose header or body is still to come."""
-
-    __slots__ = ("body", "header", "mandatory", "missing", "route")
-
-    def __init__(self, route: bytes, mandatory: bool) -> None:
-        self.route = route
-        self.mandatory = mandatory
-        self.header: bytes | None = None
-        self.missing = 0
-        self.body = bytearray()
 
 
 class Channel:
@@ -75,16 +56,12 @@ class Channel:
         self.unacked = Unacked()
         self.delivered = 0
         """The last delivery tag given out."""
-        self.held: deque[tuple[Consumer, Delivery]] = deque()
-        """Deliveries over the channel-wide prefetch limit, waiting for acks to make room."""
-        self.fetched = 0
-        """Unsettled messages that came by ``basic.get``; the channel-wide limit leaves them out."""
         self.prefetch = 0
-        """The limit each consumer started from now on gets (qos global=False), 0 for none."""
-        self.channel_prefetch = 0
-        """The limit all consumers of the channel share (qos global=True), 0 for none."""
+        """The limit of each consumer started from now on (qos global=False), 0 for none."""
+        self.shared = SharedPrefetch(self)
         self.last_queue = ""
-        self._content: _Content | None = None
+        """The queue declared last: what an empty queue name means."""
+        self._assembly: Assembly | None = None
         self._busy: object | None = None
         self._backlog: deque[tuple[int, bytes]] = deque()
         self._backlog_size = 0
@@ -98,125 +75,49 @@ class Channel:
     def frame(self, kind: int, payload: bytes) -> None:
         """Take a frame, now or when what it must wait for is answered. Raises ``AmqpError``."""
         if self.state is not ChannelState.OPEN:
-            self._frame_while_closing(kind, payload)
+            self._frame_while_closing(payload[:4] if kind == FRAME_METHOD else b"")
         elif self._busy is not None or self._backlog:
             self._backlog.append((kind, payload))
             self._waiting(len(payload) + _FRAME_COST)
         else:
             self._frame(kind, payload)
 
-    def _frame_while_closing(self, kind: int, payload: bytes) -> None:
-        ident = payload[:4] if kind == FRAME_METHOD else b""
-        if ident == b"\x00\x14\x00\x28":
+    def _frame_while_closing(self, ident: bytes) -> None:
+        if ident == _CLOSE:
             self.send(m.ChannelCloseOk())
-        elif ident == b"\x00\x14\x00\x29":
+        elif ident == _CLOSE_OK:
             self.state = ChannelState.CLOSED
             self.connection.forget(self)
 
-    def _waiting(self, change: int) -> None:
-        self._backlog_size += change
-        self.connection.add_waiting(change)
-
     def _frame(self, kind: int, payload: bytes) -> None:
-        content = self._content
-        if content is not None:
-            self._content_frame(content, kind, payload)
+        if self._assembly is not None:
+            self._assembly.add(kind, payload)
+            if self._assembly.complete:
+                self._publish(self._assembly)
         elif kind != FRAME_METHOD:
             raise unexpected_frame("expected method frame, got non method frame instead")
         elif payload.startswith(PUBLISH):
-            self._begin_publish(payload)
+            self._assembly = Assembly(self.connection, payload)
+            self.ready = False
         else:
             handle(self, m.decode_method(payload))
 
-    def _begin_publish(self, payload: bytes) -> None:
-        route, bits = payload[6:-1], payload[-1]
-        check_route(route)
-        if bits & 2:
-            raise not_implemented("immediate=true").during(*PUBLISH_IDS)
-        self._content = _Content(route, bool(bits & 1))
-        self.ready = False
-
-    def _content_frame(self, content: _Content, kind: int, payload: bytes) -> None:
-        if content.header is None:
-            self._content_header(content, kind, payload)
-        elif kind != FRAME_BODY:
-            raise unexpected_frame("expected content body, got non content body frame instead").during(
-                *PUBLISH_IDS
-            )
-        elif len(payload) > content.missing:
-            raise syntax_error(
-                f"content body is {len(payload) - content.missing} octets longer than its header says"
-            ).during(*PUBLISH_IDS)
-        else:
-            content.missing -= len(payload)
-            content.body += payload
-            self._assembling(len(payload))
-        if content.header is not None and not content.missing:
-            self._end_publish(content, content.header)
-
-    def _content_header(self, content: _Content, kind: int, payload: bytes) -> None:
-        if kind != FRAME_HEADER:
-            raise unexpected_frame(
-                "expected content header for class 60, got non content header frame instead"
-            ).during(*PUBLISH_IDS)
-        class_id = int.from_bytes(payload[:2], "big")
-        if len(payload) >= 2 and class_id != 60:
-            raise unexpected_frame(
-                f"expected content header for class 60, got one for class {class_id} instead"
-            ).during(*PUBLISH_IDS)
-        self.check_header(payload)
-        size = HEADER.unpack_from(payload)[2]
-        limit = self.connection.settings.max_message_size
-        if size > limit:
-            raise precondition_failed(
-                f"message size {size} is larger than configured max size {limit}"
-            ).during(*PUBLISH_IDS)
-        content.header = payload
-        content.missing = size
-
-    def check_header(self, header: bytes) -> None:
-        """Make sure that consumers can read ``header`` and that it claims no other user. Raises 502, 406."""
-        try:
-            check_header(header)
-            if HEADER.unpack_from(header)[3] & USER_ID:
-                claimed, user = decode_properties(header).user_id, self.connection.user
-                if claimed != user:
-                    raise precondition_failed(
-                        f"user_id property set to '{claimed}' but authenticated user was '{user}'"
-                    )
-        except AmqpError as exc:
-            raise exc.during(*PUBLISH_IDS) from None
-        self.connection.checked_header = header
-
-    def _end_publish(self, content: _Content, header: bytes) -> None:
-        body = bytes(content.body)
-        self._drop_content()
+    def _publish(self, message: Assembly) -> None:
+        self._drop_assembly()
         self._update_ready()
-        target = self.connection.routes.get(content.route) or self.resolve(content.route)
+        target = self.connection.routes.get(message.route)
+        if target is None:
+            target = self.resolve(message.route)
         self.connection.counts.publish += 1
-        target.publish(self, self.next_publish(), content.route, header, body, content.mandatory)
+        tag = 0
+        if self.confirms is not None:
+            tag = self.confirms.published = self.confirms.published + 1
+        target.publish(self, tag, message.route, message.header, message.body, message.mandatory)
 
-    def _drop_content(self) -> None:
-        if self._content is not None:
-            self.connection.assembling -= len(self._content.body)
-            self._content = None
-
-    def _assembling(self, octets: int) -> None:
-        connection = self.connection
-        connection.assembling += octets
-        limit = connection.settings.max_assembling
-        if connection.assembling > limit:
-            raise resource_error(
-                f"unfinished messages on this connection take more than {limit} octets"
-            ).during(*PUBLISH_IDS)
-
-    def next_publish(self) -> int:
-        """The publish sequence number of the next message, 0 outside confirm mode."""
-        confirms = self.confirms
-        if confirms is None:
-            return 0
-        confirms.published += 1
-        return confirms.published
+    def _drop_assembly(self) -> None:
+        if self._assembly is not None:
+            self._assembly.drop()
+            self._assembly = None
 
     def resolve(self, route: bytes) -> Target:
         """Where ``route``, a checked one, leads; asked of the broker. Raises ``AmqpError``."""
@@ -261,11 +162,15 @@ class Channel:
             self._draining = False
             self._update_ready()
 
+    def _waiting(self, change: int) -> None:
+        self._backlog_size += change
+        self.connection.add_waiting(change)
+
     def _update_ready(self) -> None:
         self.ready = (
             self.state is ChannelState.OPEN
             and self._busy is None
-            and self._content is None
+            and self._assembly is None
             and not self._backlog
             and not self._draining
         )
@@ -274,29 +179,25 @@ class Channel:
 
     def fail(self, exc: AmqpError) -> None:
         """Close this channel with an error and wait for the client's ``close-ok``."""
-        self.release()
-        self.state = ChannelState.CLOSING
-        self.send(m.ChannelClose(exc.code, exc.reply_text(), exc.class_id, exc.method_id))
+        if self.state is ChannelState.OPEN:
+            self.close()
+            self.state = ChannelState.CLOSING
+            self.send(m.ChannelClose(exc.code, exc.reply_text(), exc.class_id, exc.method_id))
 
     def close(self) -> None:
-        """The client closes the channel, or the connection is over."""
-        self.release()
-        self.state = ChannelState.CLOSED
-
-    def release(self) -> None:
         """Let go of everything; the broker gives back what is unsettled."""
         if self.state is not ChannelState.OPEN:
             return
         self.state = ChannelState.CLOSED
         self.ready = False
         self._busy = None
-        self._drop_content()
+        self._drop_assembly()
         self._backlog.clear()
         self._waiting(-self._backlog_size)
         holders = dict.fromkeys(self.consumers.values())
         holders.update(dict.fromkeys(consumer for consumer, _ in self.unacked.values()))
         self.unacked.clear()
-        self.held.clear()
+        self.shared.held.clear()
         self.consumers.clear()
         self.connection.broker.release(self, list(holders))
 
@@ -338,29 +239,34 @@ class Channel:
         if self.connection.capable("consumer_cancel_notify"):
             self.send(m.BasicCancel(consumer.tag, nowait=True))
 
-    # Deliveries and their settlement.
+    # Consumers and what they hold.
+
+    def start_consumer(self, consumer: Consumer) -> None:
+        """The client knows of the consumer now: deliveries may go out."""
+        consumer.live = True
+        consumer.gated = self.shared.applies_to(consumer)
+        if consumer.early:
+            early, consumer.early = consumer.early, []
+            consumer.deliver(early)
 
     def remove_consumer(self, consumer: Consumer) -> None:
         """Forget a consumer; what the channel held back of it returns to the queue."""
         del self.consumers[consumer.tag]
         consumer.live = False
         consumer.gated = True
-        back = [delivery[0] for owner, delivery in self.held if owner is consumer]
+        back = self.shared.withdraw(consumer)
         if back:
-            self.held = deque(entry for entry in self.held if entry[0] is not consumer)
-            consumer.unsettled -= len(back)
             consumer.give_back(back)
 
-    def start_consumer(self, consumer: Consumer) -> None:
-        """The client knows of the consumer now: deliveries may go out."""
-        consumer.live = True
-        self.apply_limit(consumer)
-        if consumer.early:
-            early, consumer.early = consumer.early, []
-            consumer.deliver(early)
+    def share_prefetch(self, limit: int) -> None:
+        """From now on all consumers of the channel share ``limit``, 0 for none."""
+        self.shared.limit = limit
+        self.shared.refill()
+        for consumer in self.consumers.values():
+            consumer.gated = not consumer.live or self.shared.applies_to(consumer)
 
     def deliver_gated(self, consumer: Consumer, batch: Sequence[Delivery]) -> None:
-        """Deliver with the channel-wide limit in mind, or before the client knows of the consumer."""
+        """Deliver to a consumer that may not be there (any more), or not have room."""
         if self.state is not ChannelState.OPEN:
             return  # the broker has given back all that this consumer held, what is on its way included
         if self.consumers.get(consumer.tag) is not consumer:
@@ -368,43 +274,21 @@ class Channel:
         elif not consumer.live:
             consumer.early.extend(batch)
         else:
-            consumer.unsettled += len(batch)
-            self.held.extend((consumer, delivery) for delivery in batch)
-            self.send_held()
-
-    def send_held(self) -> None:
-        """Send held deliveries as far as the limit allows, oldest first."""
-        limit = self.channel_prefetch
-        while self.held and (not limit or len(self.unacked) - self.fetched < limit):
-            consumer, delivery = self.held.popleft()
-            consumer.unsettled -= 1
-            consumer.send((delivery,))
-
-    def limit_changed(self) -> None:
-        """Apply the channel-wide prefetch; settling nothing makes a queue look at its consumer again."""
-        self.send_held()
-        for consumer in self.consumers.values():
-            if consumer.live:
-                self.apply_limit(consumer)
-                consumer.queue.settle(consumer, (), Outcome.ACK)
-
-    def apply_limit(self, consumer: Consumer) -> None:
-        limits = [limit for limit in (consumer.own_prefetch, self.channel_prefetch) if limit]
-        consumer.prefetch = min(limits, default=0)
-        consumer.gated = not consumer.live or (self.channel_prefetch > 0 and not consumer.no_ack)
+            self.shared.deliver(consumer, batch)
 
     def settle(self, groups: Groups, outcome: Outcome) -> None:
-        """Tell the queues what the client decided, and let held deliveries follow."""
+        """Tell the queues what the client decided."""
         for consumer, positions in groups:
             self.settle_one(consumer, positions, outcome)
 
     def settle_one(self, consumer: Consumer, positions: list[int], outcome: Outcome) -> None:
+        """Tell the queue of ``consumer``, and let deliveries that were held back follow."""
         count = len(positions)
         consumer.unsettled -= count
         if outcome is Outcome.ACK:
             self.connection.counts.ack += count
         if consumer.holder:
-            self.fetched -= count
+            self.shared.fetched -= count
         consumer.queue.settle(consumer, positions, outcome)
-        if self.held:
-            self.send_held()
+        if self.shared.held:
+            self.shared.refill()

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING
 
 from brokers.engine.core.amqp import constants as c
 from brokers.engine.core.amqp import methods as m
 from brokers.engine.core.amqp.channel import Channel
+from brokers.engine.core.amqp.control import control_frame
 from brokers.engine.core.amqp.errors import AmqpError, channel_error, not_allowed
 from brokers.engine.core.amqp.frames import HEARTBEAT, frame_not_expected, method_frame, unknown_frame
-from brokers.engine.core.amqp.negotiation import open_vhost, start_ok, tune_ok
+from brokers.engine.core.amqp.inbox import Inbox
 from brokers.engine.core.amqp.sasl import MECHANISMS
 from brokers.engine.core.amqp.scanner import scan
 from brokers.engine.core.amqp.settings import ConnectionSettings
+from brokers.engine.core.amqp.states import ConnectionState
 
 if TYPE_CHECKING:
     from brokers.engine.core.amqp.port import Broker, Target
@@ -28,19 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "ConnectionSettings", "ConnectionState", "Counts"]
 
 _NO_LIMIT = 2**32
-_MAX_PIECES = 64
-
-
-class ConnectionState(Enum):
-    """Named as RabbitMQ's management interface names them."""
-
-    HEADER = "header"
-    STARTING = "starting"
-    TUNING = "tuning"
-    OPENING = "opening"
-    RUNNING = "running"
-    CLOSING = "closing"
-    CLOSED = "closed"
 
 
 @dataclass(slots=True)
@@ -81,15 +69,8 @@ class Connection:
         self.client_properties: Table = {}
         self.channels: dict[int, Channel] = {}
         self.routes: dict[bytes, Target] = {}
-        self.heartbeat = 0
-        self.channel_max = settings.channel_max
-        self.frame_max = c.FRAME_MIN_SIZE
-        self.payload_limit = c.FRAME_MIN_SIZE
-        """The largest payload accepted; like RabbitMQ's, more lenient by the frame's overhead than the
-        specification."""
-        self.body_limit = 0
-        """The largest body taken in one piece."""
         self.counts = Counts()
+        self.tune(settings.channel_max, c.FRAME_MIN_SIZE, 0)
         self.checked_header = b""
         """The last content header that was found sound."""
         self.out: list[bytes] = []
@@ -98,9 +79,7 @@ class Connection:
         self.assembling = 0
         """Octets of bodies half received."""
         self._waiting = 0
-        self._pieces: list[bytes] = []
-        self._have = 0
-        self._need = 1
+        self._inbox = Inbox()
         self._deaf = False
         self._quiet = False
         self._receiving = False
@@ -110,6 +89,16 @@ class Connection:
 
     def __repr__(self) -> str:
         return f"Connection({self.peer!r}, user={self.user!r}, {self.state.value})"
+
+    def tune(self, channel_max: int, frame_max: int, heartbeat: int) -> None:
+        """Set the limits in force; 0 is no limit, or no heartbeat."""
+        self.channel_max = channel_max
+        self.frame_max = frame_max
+        self.heartbeat = heartbeat
+        self.payload_limit = frame_max or _NO_LIMIT
+        """The largest payload accepted; as RabbitMQ's, more lenient by a frame's overhead than it must be."""
+        self.body_limit = min(self.payload_limit, self.settings.max_message_size)
+        """The largest body taken in one piece."""
 
     # The driver's side.
 
@@ -130,12 +119,9 @@ class Connection:
             return
         self._quiet = self._receiving = True
         try:
-            self._pieces.append(data)
-            self._have += len(data)
-            if not self.stalled and self._have >= self._need:
+            self._inbox.add(data)
+            if self._inbox.enough and not self.stalled:
                 self._process()
-            elif len(self._pieces) > _MAX_PIECES:
-                self._pieces = [b"".join(self._pieces)]
         finally:
             self._receiving = False
             self._quiet = bool(self.out)
@@ -156,20 +142,20 @@ class Connection:
             if self.heartbeat:
                 self._beat(now)
         elif not self.ended and now >= self._deadline:
-            self._end(self.reason or f"timeout in state {self.state.value}")
+            self.end(self.reason or f"timeout in state {self.state.value}")
 
     def _beat(self, now: float) -> None:
         if self.paused:
             self._heard = now  # what the client says is in the socket, unread
         if now - self._heard >= 2 * self.heartbeat:
-            self._end(f"missed heartbeats from client, timeout: {self.heartbeat}s")
+            self.end(f"missed heartbeats from client, timeout: {self.heartbeat}s")
         elif now - self._sent >= self.heartbeat / 2:
             self._sent = now
             self.write(HEARTBEAT)
 
     def lost(self) -> None:
         """The socket is gone."""
-        self._end(self.reason or "client unexpectedly closed TCP connection")
+        self.end(self.reason or "client unexpectedly closed TCP connection")
 
     def close(self, code: int, text: str) -> None:
         """Close from the server's side, e.g. ``close(320, "CONNECTION_FORCED - ...")`` at a shutdown."""
@@ -178,11 +164,12 @@ class Connection:
     def on_blocked(self, reason: str) -> None:
         """Tell the client that its publishes are held up, if it wants to know."""
         if self.state is ConnectionState.RUNNING and self.capable("connection.blocked"):
-            self.write(method_frame(0, m.ConnectionBlocked(reason)))
+            self.send(m.ConnectionBlocked(reason))
 
     def on_unblocked(self) -> None:
+        """Tell the client that its publishes are welcome again."""
         if self.state is ConnectionState.RUNNING and self.capable("connection.blocked"):
-            self.write(method_frame(0, m.ConnectionUnblocked()))
+            self.send(m.ConnectionUnblocked())
 
     def capable(self, capability: str) -> bool:
         """Whether the client's properties claim a capability."""
@@ -190,6 +177,10 @@ class Connection:
         return isinstance(capabilities, dict) and capabilities.get(capability) is True
 
     # Output.
+
+    def send(self, method: m.Method) -> None:
+        """Send a method on channel 0."""
+        self.write(method_frame(0, method))
 
     def write(self, data: bytes) -> None:
         self.out.append(data)
@@ -208,42 +199,34 @@ class Connection:
     # Input.
 
     def _process(self) -> None:
-        buf = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces, self._have, self._need = [], 0, 1
+        buf = self._inbox.take()
         if self.state is ConnectionState.HEADER:
             buf = self._protocol_header(buf)
-        if self._deaf or self.ended or not buf:
-            return
-        if self._need > 1:
-            self._keep(buf, self._need)
+        if not buf:
             return
         try:
-            pos, need = scan(self, buf)
+            taken, need = scan(self, buf)
         except AmqpError as exc:
             self.fail(exc)
             self._deaf = True
             self._deadline = self._now + self.settings.silent_close_delay
             return
-        if pos < len(buf) and not self.ended:
-            self._keep(buf[pos:] if pos else buf, need)
-
-    def _keep(self, rest: bytes, need: int) -> None:
-        self._pieces, self._have, self._need = [rest], len(rest), need
+        if taken < len(buf) and not self.ended:
+            self._inbox.keep(buf[taken:], need)
 
     def _protocol_header(self, buf: bytes) -> bytes:
-        """Check the first octets; returns what follows them."""
+        """Check the first octets; returns what follows them, if they are complete."""
         size = len(c.PROTOCOL_HEADER)
         if not c.PROTOCOL_HEADER.startswith(buf[:size]):
             self.write(c.PROTOCOL_HEADER)
-            self._end(f"bad protocol header {buf[:size]!r}")
+            self.end(f"bad protocol header {buf[:size]!r}")
             return b""
         if len(buf) < size:
-            self._need = size
-            return buf
+            self._inbox.keep(buf, size)
+            return b""
         self.state = ConnectionState.STARTING
         properties = dict(self.broker.server_properties())
-        start = m.ConnectionStart(0, 9, properties, " ".join(MECHANISMS).encode(), b"en_US")
-        self.write(method_frame(0, start))
+        self.send(m.ConnectionStart(0, 9, properties, " ".join(MECHANISMS).encode(), b"en_US"))
         return buf[size:]
 
     def frame(self, kind: int, number: int, payload: bytes) -> None:
@@ -251,7 +234,7 @@ class Connection:
         channel = self.channels.get(number)
         try:
             if number == 0:
-                self._frame_0(kind, payload)
+                control_frame(self, kind, payload)
             elif self.state is ConnectionState.RUNNING:
                 if kind not in (c.FRAME_METHOD, c.FRAME_HEADER, c.FRAME_BODY):
                     raise (frame_not_expected if kind == c.FRAME_HEARTBEAT else unknown_frame)(kind, payload)
@@ -271,7 +254,7 @@ class Connection:
             raise not_allowed(
                 f"number of channels opened ({len(self.channels)}) has reached the negotiated "
                 f"channel_max ({self.channel_max})"
-            ).during(20, 10)
+            ).during(m.ChannelOpen.class_id, m.ChannelOpen.method_id)
         self.channels[number] = Channel(self, number)
         self.write(method_frame(number, m.ChannelOpenOk()))
 
@@ -287,39 +270,6 @@ class Connection:
         if paused and not self.paused:
             self._notify()
 
-    # Channel 0.
-
-    def _frame_0(self, kind: int, payload: bytes) -> None:
-        if kind == c.FRAME_METHOD:
-            self._method_0(m.decode_method(payload))
-        elif kind != c.FRAME_HEARTBEAT and self.state is not ConnectionState.CLOSING:
-            known = kind in (c.FRAME_HEADER, c.FRAME_BODY)
-            raise (frame_not_expected if known else unknown_frame)(kind, payload)
-
-    def _method_0(self, method: m.Method) -> None:
-        state = self.state
-        if isinstance(method, m.ConnectionClose):
-            self._closed_by_client(method)
-        elif state is ConnectionState.CLOSING:
-            if isinstance(method, m.ConnectionCloseOk):
-                self._end(self.reason)
-        elif isinstance(method, m.ConnectionStartOk) and state is ConnectionState.STARTING:
-            start_ok(self, method)
-        elif isinstance(method, m.ConnectionTuneOk) and state is ConnectionState.TUNING:
-            tune_ok(self, method)
-        elif isinstance(method, m.ConnectionOpen) and state is ConnectionState.OPENING:
-            open_vhost(self, method)
-        elif isinstance(method, m.ConnectionUpdateSecret) and state is ConnectionState.RUNNING:
-            self.send(m.ConnectionUpdateSecretOk())  # passwords do not expire: nothing to renew
-        else:
-            raise channel_error(f"unexpected method in connection state {state.value}").during(
-                method.class_id, method.method_id
-            )
-
-    def send(self, method: m.Method) -> None:
-        """Send a method on channel 0."""
-        self.write(method_frame(0, method))
-
     def stall(self) -> Callable[[], bool]:
         """Take no more input until the returned function was called; it says whether to go on at all."""
         self.stalled = True
@@ -333,25 +283,9 @@ class Connection:
     def proceed(self) -> None:
         """Go on with what arrived meanwhile, unless ``receive`` is about to do that itself."""
         if not self._receiving:
-            if self._pieces:
+            if self._inbox and not self._deaf:
                 self._process()
             self._notify()
-
-    def begin_tuning(self) -> None:
-        self.state = ConnectionState.TUNING
-
-    def tuned(self, channel_max: int, frame_max: int, heartbeat: int) -> None:
-        self.channel_max = channel_max
-        self.frame_max = frame_max
-        self.heartbeat = heartbeat
-        self.payload_limit = frame_max or _NO_LIMIT
-        self.body_limit = min(self.payload_limit, self.settings.max_message_size)
-        self.state = ConnectionState.OPENING
-
-    def opened(self, vhost: str) -> None:
-        self.vhost = vhost
-        self.state = ConnectionState.RUNNING
-        self.send(m.ConnectionOpenOk())
 
     # Errors and the end.
 
@@ -367,38 +301,40 @@ class Connection:
         if self.capable("authentication_failure_close"):
             self.fail(exc)
             return
-        self.state = ConnectionState.CLOSING
-        self.reason = str(exc)
+        self._closing(exc, self.settings.silent_close_delay)
         self._deaf = True
-        self._deadline = self._now + self.settings.silent_close_delay
-        self._release()
 
     def fail(self, exc: AmqpError) -> None:
         """Send ``connection.close`` and wait for ``close-ok``, ignoring all else."""
         if self.ended or self.state is ConnectionState.CLOSING:
             return
         if self.state is ConnectionState.HEADER:
-            self._end(str(exc))
+            self.end(str(exc))
             return
+        self._closing(exc, self.settings.close_timeout)
+        self.send(m.ConnectionClose(exc.code, exc.reply_text(), exc.class_id, exc.method_id))
+
+    def _closing(self, exc: AmqpError, timeout: float) -> None:
         self._release()
         self.state = ConnectionState.CLOSING
         self.reason = str(exc)
-        self._deadline = self._now + self.settings.close_timeout
-        self.send(m.ConnectionClose(exc.code, exc.reply_text(), exc.class_id, exc.method_id))
+        self._deadline = self._now + timeout
 
-    def _closed_by_client(self, method: m.ConnectionClose) -> None:
+    def closed_by_client(self, method: m.ConnectionClose) -> None:
+        """The client is done."""
         reason = self.reason or f"closed by client: {method.reply_code} {method.reply_text}"
         self._release()
         self.send(m.ConnectionCloseOk())
-        self._end(reason)
+        self.end(reason)
 
-    def _end(self, reason: str) -> None:
+    def end(self, reason: str) -> None:
+        """Nothing comes and nothing goes any more, but for the output there is."""
         if self.ended:
             return
         self.reason = reason
         self._release()
         self.state = ConnectionState.CLOSED
-        self._pieces = []
+        self._inbox.clear()
         self._notify()
 
     def _release(self) -> None:

@@ -26,8 +26,9 @@ class Consumer:
     """One ``basic.consume``, or the one-off holder of what a ``basic.get`` fetched.
 
     The broker sets ``queue`` and may keep whatever it needs in ``handle``. ``prefetch`` is how many
-    unsettled messages the client lets this consumer hold at once, 0 for no limit; it may change while the
-    consumer lives. ``unsettled`` is how many it holds.
+    unsettled messages the queue may let this consumer hold at once, 0 for no limit. ``unsettled`` is how
+    many it holds; ``held`` of these wait for room under a limit that its channel got later: no more should
+    be sent while there are any.
     """
 
     __slots__ = (
@@ -40,10 +41,10 @@ class Consumer:
         "exclusive",
         "gated",
         "handle",
+        "held",
         "holder",
         "live",
         "no_ack",
-        "own_prefetch",
         "prefetch",
         "queue",
         "tag",
@@ -66,10 +67,10 @@ class Consumer:
         self.no_ack = no_ack
         self.exclusive = exclusive
         self.arguments: Table = arguments or {}
-        self.own_prefetch = prefetch
         self.prefetch = prefetch
         self.queue: Queue
         self.unsettled = 0
+        self.held = 0
         self.handle: object = None
         self.holder = holder
         self.live = False
@@ -87,9 +88,8 @@ class Consumer:
 
     def outstanding(self) -> list[int]:
         """The positions this consumer holds unsettled, in the order of delivery."""
-        held = [position for consumer, position in self.channel.unacked.values() if consumer is self]
-        held += [delivery[0] for consumer, delivery in self.channel.held if consumer is self]
-        return held + [delivery[0] for delivery in self.early]
+        sent = [position for consumer, position in self.channel.unacked.values() if consumer is self]
+        return sent + self.channel.shared.positions_of(self) + [delivery[0] for delivery in self.early]
 
     def deliver(self, batch: Sequence[Delivery]) -> None:
         """Send messages to the client, in order. Called by the broker; see ``port.Delivery``."""

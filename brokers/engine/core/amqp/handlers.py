@@ -144,8 +144,7 @@ def _qos(channel: Channel, method: m.BasicQos) -> None:
     if method.prefetch_size:
         raise not_implemented(f"prefetch_size!=0 ({method.prefetch_size})")
     if method.global_:
-        channel.channel_prefetch = method.prefetch_count
-        channel.limit_changed()
+        channel.share_prefetch(method.prefetch_count)
     else:
         channel.prefetch = method.prefetch_count
     channel.send(m.BasicQosOk())
@@ -165,9 +164,8 @@ def _consume(channel: Channel, method: m.BasicConsume) -> None:
         no_ack=method.no_ack,
         exclusive=method.exclusive,
         arguments=method.arguments,
-        prefetch=channel.prefetch,
+        prefetch=min(filter(None, (channel.prefetch, channel.shared.limit)), default=0),
     )
-    channel.apply_limit(consumer)
     channel.consumers[tag] = consumer
     finish = channel.wait()
 
@@ -228,7 +226,7 @@ def _get_ok(channel: Channel, holder: Consumer, delivery: Delivery, ready: int) 
     channel.connection.counts.deliver += 1
     if not holder.no_ack:
         channel.unacked[channel.delivered] = (holder, position)
-        channel.fetched += 1
+        channel.shared.fetched += 1
         holder.unsettled = 1
     method = (
         b"\x00\x3c\x00\x47"

@@ -11,11 +11,12 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from brokers.engine.core.amqp.assembly import accept_header
 from brokers.engine.core.amqp.constants import FRAME_END
 from brokers.engine.core.amqp.errors import AmqpError
 from brokers.engine.core.amqp.frames import FRAME, frame_too_large, invalid_frame_end
 from brokers.engine.core.amqp.port import Outcome
-from brokers.engine.core.amqp.routes import check_route
+from brokers.engine.core.amqp.routes import PUBLISH_IDS, check_route
 
 if TYPE_CHECKING:
     from brokers.engine.core.amqp.channel import Channel
@@ -113,14 +114,14 @@ def scan(connection: Connection, buf: bytes) -> tuple[int, int]:
                                         if target is None:
                                             check_route(route)
                                         if header != connection.checked_header:
-                                            channel.check_header(header)
+                                            accept_header(connection, header)
                                         if target is None:
                                             target = channel.resolve(route)
                                     except AmqpError as exc:
                                         if settling is not None:
                                             settling.channel.settle_one(settling, positions, Outcome.ACK)
                                             settling = None
-                                        connection.failed(exc, channel)
+                                        connection.failed(exc.during(*PUBLISH_IDS), channel)
                                         continue
                                     published += 1
                                     confirms = channel.confirms
@@ -151,7 +152,7 @@ def scan(connection: Connection, buf: bytes) -> tuple[int, int]:
             payload_pos, payload_number = pos + 7, int.from_bytes(buf[pos + 1 : pos + 3], "big")
             pos = end + 1
             connection.frame(kind, payload_number, buf[payload_pos:end])
-            if connection.stalled:
+            if connection.stalled or connection.ended:
                 return pos, 0
             limit = connection.payload_limit
             number = 0
