@@ -104,7 +104,7 @@ class _Checker:
 def _print(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value)
+    return "undefined" if value is None else str(value)
 
 
 def _describe(arguments: Arguments, key: str) -> str:

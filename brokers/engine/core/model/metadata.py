@@ -88,7 +88,7 @@ class Metadata:
         return Result(None, tuple(events), value)
 
     def snapshot(self) -> bytes:
-        """The whole state, equal for equal states. ``restore`` reads it."""
+        """The whole state, equal on replicas that applied the same commands. ``restore`` reads it."""
         return snapshot.dump(self.state)
 
     def restore(self, data: bytes) -> list[Event]:

@@ -34,7 +34,9 @@ class Session:
         self.answers[serial] = answer
         self.raise_floor(low)
         while len(self.answers) > MAX_ANSWERS:
-            self.raise_floor(min(self.answers) + 1)
+            oldest = next(iter(self.answers))
+            del self.answers[oldest]
+            self.floor = max(self.floor, oldest + 1)
 
     def raise_floor(self, floor: int) -> None:
         if floor > self.floor:
@@ -90,7 +92,7 @@ class Sessions:
                 [
                     boot,
                     session.floor,
-                    [[serial, *answer] for serial, answer in sorted(session.answers.items())],
+                    [[serial, *answer] for serial, answer in session.answers.items()],
                 ]
                 for boot, session in self._sessions.items()
             ],

@@ -1,6 +1,7 @@
 """The metadata's snapshot: the whole state as compact JSON.
 
-Everything is sorted, so that equal states have equal snapshots whatever way they came about.
+Nothing is sorted: everything stands in the order in which it came, which is replicated like all else, and
+is restored in that order. So replicas that applied the same commands have equal snapshots.
 """
 
 from __future__ import annotations
@@ -40,22 +41,18 @@ def dump(state: State) -> bytes:
         "cluster": state.cluster,
         "next_group": state.next_group,
         "next_node": state.next_node,
-        "vhosts": [_dump_vhost(vhost) for _, vhost in sorted(state.vhosts.items())],
-        "users": [
-            [user.name, user.password_hash, list(user.tags)] for _, user in sorted(state.users.items())
-        ],
+        "vhosts": [_dump_vhost(vhost) for vhost in state.vhosts.values()],
+        "users": [[user.name, user.password_hash, list(user.tags)] for user in state.users.values()],
         "permissions": [
             [user, vhost, granted.configure, granted.write, granted.read]
-            for user, vhosts in sorted(state.permissions.items())
-            for vhost, granted in sorted(vhosts.items())
+            for user, vhosts in state.permissions.items()
+            for vhost, granted in vhosts.items()
         ],
-        "nodes": [
-            [node.id, node.name, dict(node.addresses), node.boot] for _, node in sorted(state.nodes.items())
-        ],
+        "nodes": [[node.id, node.name, dict(node.addresses), node.boot] for node in state.nodes.values()],
         "sessions": state.sessions.to_json(),
         "closed_connections": list(state.closed_connections),
     }
-    return json.dumps(value, separators=(",", ":"), sort_keys=True).encode("ascii")
+    return json.dumps(value, separators=(",", ":")).encode("ascii")
 
 
 def _dump_vhost(vhost: VHost) -> dict[str, object]:
@@ -72,7 +69,7 @@ def _dump_vhost(vhost: VHost) -> dict[str, object]:
                 exchange.internal,
                 arguments_to_json(exchange.arguments),
             ]
-            for _, exchange in sorted(vhost.exchanges.items())
+            for exchange in vhost.exchanges.values()
         ],
         "queues": [
             [
@@ -86,7 +83,7 @@ def _dump_vhost(vhost: VHost) -> dict[str, object]:
                 queue.home,
                 queue.type,
             ]
-            for _, queue in sorted(vhost.queues.items())
+            for queue in vhost.queues.values()
         ],
         "bindings": [
             [
@@ -96,7 +93,7 @@ def _dump_vhost(vhost: VHost) -> dict[str, object]:
                 binding.routing_key,
                 arguments_to_json(binding.arguments),
             ]
-            for binding in sorted(vhost.bindings, key=lambda binding: binding.key)
+            for binding in vhost.bindings
         ],
     }
 

@@ -12,7 +12,7 @@ can be reached), whatever the patterns: a hostile ``#.a.#.a.#.a`` costs no more 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T", bound=Hashable)
 
@@ -22,17 +22,22 @@ def split(key: str) -> list[str]:
     return key.split(".") if key else []
 
 
+_NO_WORDS: dict[str, Any] = {}
+_NO_TARGETS: dict[Any, int] = {}
+"""What nodes without any share, and never write to: most nodes of a large trie have but one of the two."""
+
+
 class _Node(Generic[T]):
     """A position in the trie: how it goes on, and the targets of patterns that end here."""
 
     __slots__ = ("any_word", "any_words", "loops", "targets", "words")
 
     def __init__(self, loops: bool = False) -> None:
-        self.words: dict[str, _Node[T]] = {}
+        self.words: dict[str, _Node[T]] = _NO_WORDS
         self.any_word: _Node[T] | None = None
         self.any_words: _Node[T] | None = None
         self.loops = loops
-        self.targets: dict[T, int] = {}
+        self.targets: dict[T, int] = _NO_TARGETS
 
     def child(self, word: str) -> _Node[T] | None:
         if word == "*":
@@ -49,9 +54,16 @@ class _Node(Generic[T]):
                 self.any_word = node
             elif word == "#":
                 self.any_words = node
+            elif self.words is _NO_WORDS:
+                self.words = {word: node}
             else:
                 self.words[word] = node
         return node
+
+    def add(self, target: T) -> None:
+        if self.targets is _NO_TARGETS:
+            self.targets = {}
+        self.targets[target] = self.targets.get(target, 0) + 1
 
     def drop(self, word: str) -> None:
         if word == "*":
@@ -76,7 +88,7 @@ class TopicTrie(Generic[T]):
         node = self._root
         for word in split(pattern):
             node = node.ensure(word)
-        node.targets[target] = node.targets.get(target, 0) + 1
+        node.add(target)
 
     def remove(self, pattern: str, target: T) -> None:
         """Take ``target`` off ``pattern`` once, and prune what leads nowhere.

@@ -6,7 +6,7 @@ import json
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brokers.engine.core.amqp.table import Timestamp
@@ -50,12 +50,14 @@ def typed(value: object) -> object:
     return (type(value), value)
 
 
+@settings(deadline=None)
 @given(tables)
 def test_json_loses_nothing(table: dict[str, object]) -> None:
     text = json.dumps(arguments_to_json(table))
     assert typed(arguments_from_json(json.loads(text))) == typed(table)
 
 
+@settings(deadline=None)
 @given(tables)
 def test_canonical_is_blind_to_order_only(table: dict[str, object]) -> None:
     assert canonical(table) == canonical(dict(reversed(table.items())))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brokers.engine.core.model.placement import group_size, place
@@ -19,6 +19,7 @@ def test_group_size(wanted: object, nodes: int, size: int) -> None:
     assert group_size(wanted, nodes) == size
 
 
+@settings(deadline=None)
 @given(st.integers(1, 7), st.integers(1, 5), st.integers(1, 60))
 def test_both_are_spread_evenly(nodes: int, size: int, queues: int) -> None:
     replicas: Counter[int] = Counter()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brokers.engine.core.model.topic import TopicTrie, split
@@ -30,6 +30,7 @@ def matches(pattern: str, key: str) -> bool:
     return from_(0, 0)
 
 
+@settings(deadline=None)
 @given(st.lists(patterns, max_size=20, unique=True), keys)
 def test_matches_as_the_naive_matcher_does(bound: list[str], key: str) -> None:
     trie: TopicTrie[str] = TopicTrie()
@@ -38,6 +39,7 @@ def test_matches_as_the_naive_matcher_does(bound: list[str], key: str) -> None:
     assert sorted(trie.match(key)) == sorted(pattern for pattern in bound if matches(pattern, key))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(patterns, st.integers(0, 2)), max_size=20), st.data(), keys)
 def test_removing_leaves_the_rest_and_prunes(
     bound: list[tuple[str, int]], data: st.DataObject, key: str
