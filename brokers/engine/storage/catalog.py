@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from brokers.engine.core.raft.records import KIND_CONFIG, Entry, HardState, Record, Removed, Snapshot
+from brokers.engine.core.raft.records import KIND_CONFIG, Entry, HardState, Record, Snapshot
 from brokers.engine.storage import format as fmt
 from brokers.engine.storage.groups import GroupLog, Span
 from brokers.engine.storage.segment import OpenSegments, Segment
@@ -32,6 +32,11 @@ class Small:
 
 
 Item = Entry | Small
+
+
+def small(type_: int, group: int, index: int = 0, payload: bytes = b"") -> Small:
+    """A record of the log's own."""
+    return Small(fmt.Framed(type_, 0, group, index, 0, (payload,) if payload else ()), None, None)
 
 
 class Placed(NamedTuple):
@@ -58,21 +63,22 @@ class Catalog:
 
     # Appending.
 
-    def add(self, record: Record) -> Item:
-        """Take a record into the state; what has to be written for it."""
-        if isinstance(record, Entry):
-            self._add_entry(record)
-            return record
-        if isinstance(record, HardState):
-            return self._add_hard(record)
-        if isinstance(record, Snapshot):
-            return self._add_snapshot(record)
-        if isinstance(record, Removed):
-            group = self.groups.pop(record.group, None)
-            if group is not None:
-                self._drop_spans(group.spans)
-            return Small(fmt.Framed(fmt.GONE, 0, record.group, 0, 0), None, None)
-        raise TypeError(f"{record!r} is no record the log knows")
+    def add(self, records: Sequence[Record]) -> list[Item]:
+        """Take records into the state; what has to be written for them."""
+        items: list[Item] = []
+        for record in records:
+            if isinstance(record, Entry):
+                self._add_entry(record, items)
+            elif isinstance(record, HardState):
+                items.append(self._add_hard(record))
+            elif isinstance(record, Snapshot):
+                items.append(self._add_snapshot(record))
+            else:
+                group = self.groups.pop(record.group, None)
+                if group is not None:
+                    self._drop_spans(group.spans)
+                items.append(small(fmt.GONE, record.group))
+        return items
 
     def group(self, number: int) -> GroupLog:
         """The group's state, created when there is none."""
@@ -81,13 +87,15 @@ class Catalog:
             group = self.groups[number] = GroupLog(number)
         return group
 
-    def _add_entry(self, entry: Entry) -> None:
+    def _add_entry(self, entry: Entry, items: list[Item]) -> None:
         group = self.groups.get(entry.group)
         if group is None:
             group = self.groups[entry.group] = GroupLog(entry.group)
         index = entry.index
         if index <= group.last:
             self.void_from(group, index)
+            items.append(small(fmt.VOID, entry.group, index))
+        items.append(entry)
         group.recent[index] = entry
         group.last = index
         if not group.terms or group.terms[-1][1] != entry.term:
@@ -198,15 +206,22 @@ class Catalog:
                 owner.hard_written, owner.hard_segment = item.record, segment.number
         elif frame.type == fmt.SNAP and isinstance(item.record, Snapshot):
             place = SnapshotPlace(frame.index, frame.term, item.record.keep_from, offset, length)
-            table.snapshot(frame.group, place, bool(frame.kind & fmt.SNAP_DISCARDS))
+            discards = bool(frame.kind & fmt.SNAP_DISCARDS)
+            table.snapshot(frame.group, place, discards)
+            if discards:
+                segment.cuts.add(frame.group)
             if owner is not None:
                 owner.snapshot, owner.snapshot_segment = place, segment.number
                 owner.waiting.pop(0)
         elif frame.type == fmt.GONE:
             table.gone(frame.group)
             segment.gone.add(frame.group)
+        elif frame.type == fmt.VOID:
+            table.void(frame.group, frame.index)
+            segment.cuts.add(frame.group)
         elif frame.type == fmt.FIXED:
             table.fixed(frame.group)
+            segment.fixes = True
         elif frame.type == fmt.LIST:
             table.listed = fmt.unpack_list(frame.parts[0])
 
@@ -233,6 +248,7 @@ class Catalog:
 
     def apply(self, segment: Segment, summary: GroupSummary) -> None:
         """Take over what a segment says of a group; segments come in ascending order."""
+        segment.fixes |= summary.fixed
         if summary.gone:
             old = self.groups.pop(summary.group, None)
             if old is not None:
@@ -243,7 +259,10 @@ class Catalog:
         group = self.group(summary.group)
         if summary.cut is not None:
             self.void_from(group, summary.cut)
+            segment.cuts.add(summary.group)
         for first, last in summary.runs:
+            if first <= group.last:
+                self.void_from(group, first)
             self.add_span(group, first, last, segment.number)
             group.last = last
         for item in summary.terms:

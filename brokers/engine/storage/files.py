@@ -98,10 +98,14 @@ def frame_list(numbers: Iterable[int], salt: int) -> bytes:
     return header + payload + fmt.pack_batch_record([start], [header], start, end, salt)
 
 
-def finish_segment(disk: Disk, fd: int, path: Path, size: int) -> None:
-    """Cut a segment to what was written, so that its size says where it ends."""
+def finish_segment(disk: Disk, fd: int, path: Path, size: int, salt: int) -> int:
+    """End a segment of ``size`` bytes: mark it complete, cut it there and sync it. Its size now."""
+    end = fmt.pack_end(size, salt)
+    disk.write(fd, (end,), size)
+    size += len(end)
     disk.truncate(fd, size)
     disk.sync_all(fd, path)
+    return size
 
 
 def remove_segments(disk: Disk, folder: Path, numbers: Iterable[int]) -> None:

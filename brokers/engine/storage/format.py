@@ -31,7 +31,9 @@ HARD   vote         term
 SNAP   index        term               flags  u64 keep_from, u32 length of membership, membership, state
 GONE                                          (the group was removed)
 FIXED                                         (the group was repaired from its peers: older losses are void)
+VOID   index                                  (entries from this index on are replaced by what follows)
 LIST                                          u32 number of every segment that exists up to the highest named
+END                                           (the segment is complete: nothing was written after it)
 BATCH  count        end of the records        (u32 offset, header) * count
 ====== ============ ================== ====== =======================================================
 """
@@ -63,7 +65,9 @@ GONE = 4
 FIXED = 5
 LIST = 6
 BATCH = 7
-TYPES = frozenset((ENTRY, HARD, SNAP, GONE, FIXED, LIST, BATCH))
+VOID = 8
+END = 9
+TYPES = frozenset((ENTRY, HARD, SNAP, GONE, FIXED, LIST, BATCH, VOID, END))
 
 SNAP_DISCARDS = 1
 """A snapshot's kind: entries above it are void (it was installed over a log that did not contain it)."""
@@ -141,6 +145,21 @@ def pack_header(
     return body + _CRC.pack(crc32(body, seed & _MASK))
 
 
+def repack(header: Header, seed: int) -> bytes:
+    """A header's bytes again."""
+    return pack_header(
+        header.type,
+        header.kind,
+        header.group,
+        header.index,
+        header.term,
+        header.length,
+        header.batch,
+        header.payload_crc,
+        seed,
+    )
+
+
 def unpack_header(data: bytes, at: int, seed: int) -> Header | None:
     """The record header at ``at`` of ``data``, None when there is no valid one."""
     body = data[at : at + HEADER]
@@ -191,6 +210,12 @@ def pack_batch_record(
     return (
         pack_header(BATCH, 0, 0, len(headers), at, len(payload), batch, crc32(payload), salt + at) + payload
     )
+
+
+def pack_end(at: int, salt: int) -> bytes:
+    """The batch that ends a segment at ``at``."""
+    header = pack_header(END, 0, 0, 0, 0, 0, at, 0, salt + at)
+    return header + pack_batch_record([at], [header], at, at + HEADER, salt)
 
 
 def unpack_copies(payload: bytes, salt: int) -> list[tuple[int, Header]]:

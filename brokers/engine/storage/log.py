@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from brokers.engine.core.raft.records import Entry, GroupImage, Record, Snapshot
 from brokers.engine.storage import format as fmt
-from brokers.engine.storage.catalog import Catalog, Item, Small
+from brokers.engine.storage.catalog import Catalog, small
 from brokers.engine.storage.disk import Disk
 from brokers.engine.storage.errors import FolderInUse
 from brokers.engine.storage.groups import GroupLog
@@ -128,7 +128,7 @@ class Log:
         now = time.monotonic()
         with self._catalog.lock:
             self._writer.check()
-            items: list[Item] = [self._catalog.add(record) for record in records]
+            items = self._catalog.add(records)
             self._writer.queue(Call(items, size, token, now))
 
     def read(self, group: int, low: int, high: int, max_bytes: int) -> list[Entry]:
@@ -178,11 +178,8 @@ class Log:
             state: GroupLog | None = self._catalog.groups.get(group)
             if state is not None:
                 state.damaged = None
-            item = Small(fmt.Framed(fmt.FIXED, 0, group, 0, 0), None, None)
+            item = small(fmt.FIXED, group)
             self._writer.queue(Call([item], fmt.HEADER * 2 + 4, None, time.monotonic()))
-            if all(state.damaged is None for state in self._catalog.groups.values()):
-                for segment in self._catalog.segments.values():
-                    segment.damaged = False
 
     def stalled_for(self, now: float) -> float:
         """Seconds the oldest call that isn't durable has been waiting at ``now`` (monotonic); 0: none."""

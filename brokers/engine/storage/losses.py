@@ -101,6 +101,8 @@ class Losses:
             self.cleared(group)
         if summary.cut is not None:
             self.voided(group, summary.cut)
+        if summary.runs:
+            self.voided(group, summary.runs[0][0])
         if summary.snapshot is not None:
             self.snapshot(group, summary.snapshot.keep_from)
         if summary.hard is not None:
@@ -149,7 +151,7 @@ class Losses:
 
 def note_record(losses: Losses, header: fmt.Header) -> None:
     """An intact record makes older losses void (snapshots: see ``Losses.snapshot``)."""
-    if header.type == fmt.ENTRY:
+    if header.type in (fmt.ENTRY, fmt.VOID):
         losses.voided(header.group, header.index)
     elif header.type == fmt.HARD:
         losses.hard(header.group)

@@ -5,6 +5,12 @@ again first (a checkpoint), in one call with a new list of the segments that rem
 everything appended so far, so once it is durable, so is all that made the segment unneeded; then it goes. A
 crash in between leaves a segment that the list does not name, which the next start deletes.
 
+So is what entries they replaced, where an older segment that stays has some: as the record that nothing lies
+above the group's last entry.
+
+A segment with damage stays until the groups that lost something are repaired, and what records the end of the
+repair stays as long as that segment does.
+
 The record of a removal stays as long as an older segment mentions the group, for else the group would be back
 after a restart. It is not written again: the group may have come back since.
 """
@@ -15,7 +21,7 @@ import threading
 import time
 
 from brokers.engine.storage import format as fmt
-from brokers.engine.storage.catalog import Catalog, Item, Small
+from brokers.engine.storage.catalog import Catalog, Item, Small, small
 from brokers.engine.storage.reading import read_snapshot
 from brokers.engine.storage.segment import Segment
 from brokers.engine.storage.writer import Call, Writer
@@ -72,7 +78,11 @@ class Reclaimer:
                 if group.hard_segment in doomed and group.hard is group.hard_written
             ]
             remaining = [number for number in catalog.segments if number not in doomed]
-            items.append(Small(fmt.Framed(fmt.LIST, 0, 0, 0, 0, (fmt.pack_list(remaining),)), None, None))
+            items += [
+                small(fmt.VOID, number, catalog.groups[number].last + 1)
+                for number in sorted(self._replaced(doomed))
+            ]
+            items.append(small(fmt.LIST, 0, payload=fmt.pack_list(remaining)))
             size = sum(_size(item) for item in items)
             self._writer.queue(Call(items, size, None, time.monotonic(), lambda: self._finish(doomed)))
         return True
@@ -86,10 +96,15 @@ class Reclaimer:
     def _doomed(self) -> set[int]:
         """The segments that can go now."""
         catalog = self._catalog
+        lossy = [segment.number for segment in catalog.segments.values() if segment.lossy]
+        damaged = any(group.damaged is not None for group in catalog.groups.values())
         candidates = {
             segment.number: segment
             for segment in catalog.segments.values()
-            if segment.refs == 0 and not segment.damaged and segment.number != self._writer.current
+            if segment.refs == 0
+            and segment.number != self._writer.current
+            and not (segment.lossy and damaged)
+            and not (segment.fixes and any(number < segment.number for number in lossy))
         }
         if not candidates:
             return set()
@@ -106,18 +121,29 @@ class Reclaimer:
                 doomed.add(number)
         return doomed
 
+    def _replaced(self, doomed: set[int]) -> set[int]:
+        """Groups of which only a doomed segment says that entries in one that stays were replaced."""
+        return {
+            group
+            for number in doomed
+            for group in self._catalog.segments[number].cuts
+            if group in self._catalog.groups and self._mentioned_before(number, {group}, doomed)
+        }
+
     def _removals_void(self, segment: Segment, doomed: set[int]) -> bool:
         """Whether no older segment that stays mentions a group whose removal ``segment`` records."""
-        if not segment.gone:
-            return True
+        return not self._mentioned_before(segment.number, segment.gone, doomed)
+
+    def _mentioned_before(self, number: int, groups: set[int], doomed: set[int]) -> bool:
+        """Whether a segment older than ``number`` that stays mentions one of ``groups``."""
+        if not groups:
+            return False
         catalog = self._catalog
-        for number, older in catalog.segments.items():
-            if number >= segment.number or number in doomed or older.size == 0:
-                continue
-            index = catalog.open.get(older).index
-            if any(index.mentions(group) for group in segment.gone):
-                return False
-        return True
+        return any(
+            older.size and any(map(catalog.open.get(older).index.mentions, groups))
+            for earlier, older in catalog.segments.items()
+            if earlier < number and earlier not in doomed
+        )
 
 
 def _size(item: Item) -> int:

@@ -3,8 +3,8 @@
 Segments are taken in ascending order. One with a good sidecar is not read; others are scanned (``scan`` tells
 a torn tail from damage). The highest segment alone may have a torn tail, which is cut. It also holds the last
 list of the segments that exist: one that isn't in it, but older than the newest that is, was about to be
-deleted and goes; one that is listed but missing is damage. The log then goes on in a new segment: what was recovered is synced
-first and never written again.
+deleted and goes; one that is listed but missing is damage. The log then goes on in a new segment: what was
+recovered is synced first and never written again.
 
 A gap between a group's entries that no damage explains is the trace of a snapshot whose data came ahead of it
 and that never arrived: what lies above the gap is not part of the group's log yet, and is left out.
@@ -105,13 +105,18 @@ def _load(folder: Path, number: int, highest: int, disk: Disk, damages: list[Dam
 def _scan_file(path: Path, salt: int, last: bool, disk: Disk) -> Scan:
     fd = disk.open(path, os.O_RDWR)
     try:
-        size = os.fstat(fd).st_size
-        if size <= fmt.SEGMENT_HEADER:
+        if os.fstat(fd).st_size == 0:
             return scan(b"", path, salt, last=last)
         with mmap.mmap(fd, 0, access=mmap.ACCESS_READ) as data:
             found = scan(data, path, salt, last=last)
-        if last:
-            finish_segment(disk, fd, path, found.end)
+        for offset, header in found.restored:
+            disk.write(fd, (header,), offset)
+        if last and not found.complete:
+            end = finish_segment(disk, fd, path, found.end, salt)
+            return found._replace(end=end)
+        if last or found.restored:
+            disk.truncate(fd, found.end)
+            disk.sync_all(fd, path)
         return found
     finally:
         disk.close(fd)
@@ -168,8 +173,8 @@ def _apply(catalog: Catalog, loaded: list[_Loaded], disk: Disk, folder: Path) ->
             losses.superseded_by(summary)
             catalog.apply(segment, summary)
         losses.add(item.losses)
-        segment.damaged = bool(item.losses)
-        if segment.table is not None and not segment.damaged and not item.missing:
+        segment.lossy = bool(item.losses) or item.missing
+        if segment.table is not None and not segment.lossy:
             if write_sidecar(disk, folder, segment, segment.table):
                 segment.table = None
             sidecars = True

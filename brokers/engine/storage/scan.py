@@ -6,8 +6,8 @@ header anywhere proves that all bytes below its ``batch`` were synced. The highe
 *watermark*: what fails its checksum below is damage and never cut; at or above lies only the last batch,
 which counts as a whole: it is complete, or nobody was told that any of it was durable, and it is cut. (An
 idle log ends with an empty batch for this purpose alone: it lifts the watermark over the last real one.)
-A segment that has a successor was synced to its end before the successor was created, so all of it lies
-below the watermark.
+A segment that has a successor was ended and synced before the successor was created, so all of it lies below
+the watermark, and where the record that ends it is missing, the file was cut.
 
 Damage is read around. A damaged payload is stepped over, for the header has its own checksum. A damaged
 header is restored from the copy that ends its batch. When there is no copy either, the next valid header is
@@ -36,6 +36,10 @@ class Scan(NamedTuple):
     damages: list[Damage]
     end: int
     """Where the segment's good records end; what lies beyond is a torn tail."""
+    complete: bool
+    """Whether the segment was ended: nothing is missing after its last record."""
+    restored: list[tuple[int, bytes]]
+    """(offset, header) of headers to be written back from their copies."""
 
 
 class _Found(NamedTuple):
@@ -54,7 +58,19 @@ def scan(data: Buffer, path: Path, salt: int, *, last: bool) -> Scan:
         gaps = [(a, min(b, end)) for a, b in gaps if a < end]
     restored, unknown = _restore(data, salt, found, gaps)
     found = sorted(found + restored)
-    return _interpret(data, path, found, unknown, end)
+    complete = any(
+        item.header.type == fmt.END and _ends_at(item) + fmt.batch_record_size(1) == end
+        for item in found[-2:]
+    )
+    if not last and not complete:
+        unknown.append((end, end))
+    back = [(item.offset, fmt.repack(item.header, salt + item.offset)) for item in restored if item.good]
+    table, losses, damages = _interpret(data, path, found, unknown)
+    return Scan(table, losses, damages, end, complete, back)
+
+
+def _ends_at(item: _Found) -> int:
+    return item.offset + fmt.HEADER + item.header.length
 
 
 def _walk(data: Buffer, salt: int) -> tuple[list[_Found], list[tuple[int, int]]]:
@@ -102,7 +118,7 @@ def _end_of_synced(found: list[_Found]) -> int:
             continue
         if item.offset != at or not item.good:
             return watermark
-        at += fmt.HEADER + item.header.length
+        at = _ends_at(item)
         if item.header.type == fmt.BATCH:
             return at if item.header.index == count else watermark
         count += 1
@@ -145,7 +161,7 @@ def _is_batch_record(start: int, end: int, found: list[_Found]) -> bool:
         return False
     at, count, batch = start, 0, start
     for item in reversed(before):
-        if item.offset + fmt.HEADER + item.header.length != at or item.header.type == fmt.BATCH:
+        if _ends_at(item) != at or item.header.type == fmt.BATCH:
             break
         at, batch = item.offset, item.header.batch
         count += 1
@@ -153,8 +169,8 @@ def _is_batch_record(start: int, end: int, found: list[_Found]) -> bool:
 
 
 def _interpret(
-    data: Buffer, path: Path, found: list[_Found], unknown: list[tuple[int, int]], end: int
-) -> Scan:
+    data: Buffer, path: Path, found: list[_Found], unknown: list[tuple[int, int]]
+) -> tuple[SegmentTable, Losses, list[Damage]]:
     """Replay the records in order."""
     table, losses = SegmentTable(), Losses()
     damages: list[Damage] = []
@@ -169,7 +185,7 @@ def _interpret(
             damages.append(_lose(table, losses, path, offset, header))
     for stretch in reversed(stretches):
         _lose_unknown(losses, damages, path, stretch)
-    return Scan(table, losses, damages, end)
+    return table, losses, damages
 
 
 def _take(data: Buffer, table: SegmentTable, losses: Losses, offset: int, header: fmt.Header) -> None:
@@ -188,6 +204,8 @@ def _take(data: Buffer, table: SegmentTable, losses: Losses, offset: int, header
         table.snapshot(group, place, discards)
     elif header.type == fmt.GONE:
         table.gone(group)
+    elif header.type == fmt.VOID:
+        table.void(group, header.index)
     elif header.type == fmt.FIXED:
         table.fixed(group)
     elif header.type == fmt.LIST:
@@ -203,7 +221,7 @@ def _lose(table: SegmentTable, losses: Losses, path: Path, offset: int, header: 
     elif header.type == fmt.SNAP:
         what = f"snapshot at {header.index}"
         if header.kind & fmt.SNAP_DISCARDS:
-            table.lost(group, header.index + 1)
+            table.void(group, header.index + 1)
             losses.voided(group, header.index + 1)
         losses.lost_snapshot(group, header.index)
     return Damage(path, offset, fmt.HEADER + header.length, group, what)

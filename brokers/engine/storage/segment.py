@@ -11,7 +11,7 @@ import os
 from collections import OrderedDict
 from pathlib import Path
 
-from brokers.engine.storage.errors import StorageError
+from brokers.engine.storage.scan import scan
 from brokers.engine.storage.sidecar import Sidecar
 from brokers.engine.storage.table import Index, SegmentTable
 
@@ -44,7 +44,19 @@ class Handle:
 class Segment:
     """One segment of the log."""
 
-    __slots__ = ("damaged", "gone", "handle", "number", "path", "refs", "salt", "size", "table")
+    __slots__ = (
+        "cuts",
+        "fixes",
+        "gone",
+        "handle",
+        "lossy",
+        "number",
+        "path",
+        "refs",
+        "salt",
+        "size",
+        "table",
+    )
 
     def __init__(self, number: int, path: Path, salt: int, size: int, table: SegmentTable | None) -> None:
         self.number = number
@@ -60,8 +72,12 @@ class Segment:
         """Runs of entries, over all groups, that are still needed."""
         self.gone: set[int] = set()
         """Groups whose removal is recorded here."""
-        self.damaged = False
-        """Records of it are lost and not all groups that lost some are repaired: it may not go."""
+        self.cuts: set[int] = set()
+        """Groups that had entries replaced here."""
+        self.fixes = False
+        """The end of a repair is recorded here."""
+        self.lossy = False
+        """Records of it were lost to damage."""
 
 
 class OpenSegments:
@@ -74,8 +90,8 @@ class OpenSegments:
     def get(self, segment: Segment) -> Handle:
         """The segment's open file and index.
 
-        Raises ``OSError`` when it cannot be opened, ``StorageError`` when its sidecar was damaged since the
-        log was opened.
+        Raises ``OSError`` when it cannot be opened. A sidecar that was damaged since the log was opened is
+        made up for by a scan.
         """
         if segment.handle is not None:
             return segment.handle
@@ -85,12 +101,11 @@ class OpenSegments:
             return handle
         index: Index | None = segment.table
         if index is None:
-            path = segment.path.with_suffix(".idx")
-            index = Sidecar.open(path, segment.number)
-            if index is None or index.salt != segment.salt:
-                raise StorageError(
-                    f"{path} was damaged since the log was opened; restart the node to rebuild it"
-                )
+            sidecar = Sidecar.open(segment.path.with_suffix(".idx"), segment.number)
+            if sidecar is not None and sidecar.salt == segment.salt:
+                index = sidecar
+            else:
+                index = segment.table = _rebuilt(segment)
         fd = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
         handle = self._open[segment.number] = Handle(segment.path, fd, segment.salt, index)
         if len(self._open) > self._limit:
@@ -104,3 +119,7 @@ class OpenSegments:
     def clear(self) -> None:
         """Forget all."""
         self._open.clear()
+
+
+def _rebuilt(segment: Segment) -> SegmentTable:
+    return scan(segment.path.read_bytes(), segment.path, segment.salt, last=False).table

@@ -44,7 +44,7 @@ class GroupSummary(NamedTuple):
     fixed: bool
     """The group was repaired from its peers in this segment: older losses are void."""
     cut: int | None
-    """Entries of older segments from this index on are void."""
+    """Entries of older segments from this index on were replaced."""
     hard: tuple[int, int] | None
     """The last (term, vote) in this segment."""
     snapshot: SnapshotPlace | None
@@ -91,10 +91,14 @@ class GroupTable:
         self.terms: list[tuple[int, int]] = []
         self.configs: list[int] = []
 
-    def void_from(self, index: int) -> None:
-        """Entries from ``index`` on are void, here and in older segments."""
+    def void(self, index: int) -> None:
+        """Entries from ``index`` on are replaced, here and in older segments."""
         if self.cut is None or index < self.cut:
             self.cut = index
+        self.trim(index)
+
+    def trim(self, index: int) -> None:
+        """Forget the entries from ``index`` on."""
         runs = self.runs
         while runs and runs[-1].last >= index:
             run = runs[-1]
@@ -113,7 +117,7 @@ class GroupTable:
         """An entry's record lies at ``offset``."""
         runs = self.runs
         if not runs or runs[-1].last != index - 1:
-            self.void_from(index)
+            self.trim(index)
             if not runs or runs[-1].last != index - 1:
                 runs.append(Run(index, array("I"), array("I")))
                 self.terms.append((index, term))
@@ -145,8 +149,12 @@ class SegmentTable:
         self._of(group).entry(index, term, kind, offset, length)
 
     def lost(self, group: int, index: int) -> None:
-        """An entry was written and is damaged; what it replaced is void all the same."""
-        self._of(group).void_from(index)
+        """An entry was written and is damaged."""
+        self._of(group).trim(index)
+
+    def void(self, group: int, index: int) -> None:
+        """Entries from ``index`` on were declared void."""
+        self._of(group).void(index)
 
     def hard(self, group: int, term: int, vote: int) -> None:
         """A hard state was written."""
@@ -157,7 +165,7 @@ class SegmentTable:
         table = self._of(group)
         table.snapshot = place
         if discards:
-            table.void_from(place.index + 1)
+            table.void(place.index + 1)
 
     def gone(self, group: int) -> None:
         """A removal was written."""

@@ -305,7 +305,7 @@ class Writer:
 
     def _close_segment(self) -> None:
         segment = self._segment
-        finish_segment(self._disk, self._handle.fd, segment.path, segment.size)
+        segment.size = finish_segment(self._disk, self._handle.fd, segment.path, segment.size, segment.salt)
         if write_sidecar(self._disk, self._folder, segment, self._table):
             self._disk.sync_folder(self._folder)
             with self._catalog.lock:
@@ -313,10 +313,7 @@ class Writer:
                 segment.handle = None
 
     def _finish(self) -> None:
-        if self._table.tables:
-            self._close_segment()
-        else:
-            finish_segment(self._disk, self._handle.fd, self._segment.path, self._segment.size)
+        self._close_segment()
 
     def remove(self, numbers: list[int]) -> None:
         """Delete segments nothing needs any more; the list on disk no longer names them."""
