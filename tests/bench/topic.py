@@ -1,6 +1,6 @@
 """How long a topic route takes with many bindings, and how that grows: ``python -m tests.bench.topic``.
 
-Prints microseconds of processor time a route. No assertion: a number here says something only beside another one.
+Prints microseconds of processor time. No assertion: a number here says something only beside another one.
 """
 
 from __future__ import annotations

@@ -21,13 +21,27 @@ Permissions = Mapping[str, Mapping[str, Permission]]
 """Permissions by user and vhost."""
 
 
+NOTHING = re.compile(r"(?!)")
+"""Matches nothing at all."""
+
+
+def check_pattern(pattern: str) -> None:
+    """Raises ``AmqpError`` 406 when ``pattern`` is no regular expression. To be asked before permissions are
+    set."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise errors.precondition_failed(f"invalid regular expression '{pattern}': {error}") from error
+
+
 @lru_cache(maxsize=4096)
 def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """A permission's regular expression; an empty one matches the empty name alone, as in RabbitMQ.
-
-    Raises ``re.error`` for a malformed one.
-    """
-    return re.compile(pattern or "^$")
+    """A permission's regular expression; as in RabbitMQ an empty one matches the empty name alone, and a
+    malformed one nothing."""
+    try:
+        return re.compile(pattern or "^$")
+    except re.error:
+        return NOTHING
 
 
 class Authorizer:

@@ -11,7 +11,9 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 
 from brokers.engine.core.model.arguments import arguments_to_json
+from brokers.engine.core.model.authorize import check_pattern
 from brokers.engine.core.model.events import Reason
+from brokers.engine.core.model.passwords import parse
 from brokers.engine.core.model.topology import Binding, Exchange, NodeInfo, QueueInfo
 
 Command = dict[str, object]
@@ -42,7 +44,11 @@ def stamp(command: Command, boot: int, serial: int, low: int = 0) -> Command:
 
 
 def bootstrap(cluster: str, user: str, password_hash: str, nodes: Iterable[NodeInfo] = ()) -> Command:
-    """The first command of a cluster: vhost ``/`` with one administrator and the nodes it begins with."""
+    """The first command of a cluster: vhost ``/`` with one administrator and the nodes it begins with.
+
+    Raises ``ValueError`` for a malformed password hash.
+    """
+    parse(password_hash)
     return {
         "op": "bootstrap",
         "cluster": cluster,
@@ -84,7 +90,12 @@ def delete_vhost(name: str) -> Command:
 
 
 def set_user(name: str, password_hash: str | None = None, tags: Iterable[str] | None = None) -> Command:
-    """Create or change a user; None leaves what a user has, and means none for a new one."""
+    """Create or change a user; None leaves what a user has, and means none for a new one.
+
+    An empty ``password_hash`` takes the password away. Raises ``ValueError`` for a malformed one.
+    """
+    if password_hash:
+        parse(password_hash)
     return {
         "op": "set_user",
         "user": name,
@@ -98,6 +109,9 @@ def delete_user(name: str) -> Command:
 
 
 def set_permissions(user: str, vhost: str, configure: str, write: str, read: str) -> Command:
+    """What a user may do in a vhost. Raises ``AmqpError`` 406 for a malformed regular expression."""
+    for pattern in (configure, write, read):
+        check_pattern(pattern)
     return {
         "op": "set_permissions",
         "user": user,

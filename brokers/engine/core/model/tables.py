@@ -168,6 +168,24 @@ class HeadersTable:
         return [target for pattern, target in self._patterns.values() if pattern.matches(present)]
 
 
+class NowhereTable:
+    """An exchange of a type that this program does not know, declared through a newer node.
+
+    Its bindings are kept as metadata; messages published to it through this node reach nobody.
+    """
+
+    needs_headers: ClassVar[bool] = False
+
+    def add(self, binding: Binding) -> None:
+        """Nothing to prepare."""
+
+    def remove(self, binding: Binding) -> None:
+        """Nothing was prepared."""
+
+    def match(self, routing_key: str, headers: Headers) -> Iterable[Destination]:
+        return ()
+
+
 TABLES: Mapping[str, Callable[[], Table]] = {
     "direct": DirectTable,
     "fanout": FanoutTable,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import TypeVar
 
-from brokers.engine.core.model.tables import TABLES, Table
+from brokers.engine.core.model.tables import TABLES, NowhereTable, Table
 from brokers.engine.core.model.topology import (
     PREDECLARED_EXCHANGES,
     Binding,
@@ -45,7 +45,7 @@ class VHost:
 
     def add_exchange(self, exchange: Exchange) -> None:
         self.exchanges[exchange.name] = exchange
-        self.tables[exchange.name] = TABLES[exchange.type]()
+        self.tables[exchange.name] = TABLES.get(exchange.type, NowhereTable)()
 
     def remove_exchange(self, name: str) -> tuple[list[Exchange], list[Binding]]:
         """Remove an exchange with the bindings from and to it.

@@ -6,8 +6,11 @@ import pytest
 
 from brokers.engine.core.amqp import methods as m
 from brokers.engine.core.amqp.errors import AmqpError
+from brokers.engine.core.model import commands
 from brokers.engine.core.model.events import ExchangeDeleted
 from brokers.engine.core.model.handlers import publishable
+from brokers.engine.core.model.metadata import Metadata
+from brokers.engine.core.model.topology import Exchange
 from tests.unit.model.topology.support import Client, Cluster
 
 
@@ -208,6 +211,19 @@ def test_publishable(cluster: Cluster, client: Client) -> None:
         with pytest.raises(AmqpError) as error:
             publishable(cluster.metadata, "/", "guest", exchange)
         assert str(error.value) == text
+
+
+def test_a_type_of_a_newer_version_is_kept_and_leads_nowhere(cluster: Cluster, client: Client) -> None:
+    """As every node keeps it, a snapshot of any node is one of all."""
+    assert cluster.commit(commands.declare_exchange(Exchange("/", "x", "x-future"))).error is None
+    client.ok(m.QueueDeclare(queue="q"))
+    client.ok(m.QueueBind(queue="q", exchange="x"))
+    assert cluster.routed("x") == set()
+    restored = Metadata()
+    restored.restore(cluster.metadata.snapshot())
+    assert restored.snapshot() == cluster.metadata.snapshot()
+    client.ok(m.QueueUnbind(queue="q", exchange="x"))
+    client.ok(m.ExchangeDelete(exchange="x"))
 
 
 def test_other_methods_are_not_handled_here(client: Client) -> None:

@@ -16,7 +16,6 @@ from brokers.engine.core.model.events import (
     Reason,
     UserChanged,
 )
-from brokers.engine.core.model.passwords import parse
 from brokers.engine.core.model.state import State
 from brokers.engine.core.model.topology import NodeInfo, Permission, User
 
@@ -35,7 +34,6 @@ def bootstrap(state: State, command: Command) -> tuple[object, list[Event]]:
         if state.cluster != cluster:
             raise errors.precondition_failed(f"this cluster is '{state.cluster}' already, not '{cluster}'")
         return {"created": False}, []
-    parse(password_hash)
     infos = [_first_node(node) for node in nodes]
     if len({info.id for info in infos}) != len(infos):
         raise ValueError(f"two nodes of one id: {sorted(info.id for info in infos)}")

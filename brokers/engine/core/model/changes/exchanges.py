@@ -9,7 +9,6 @@ from brokers.engine.core.model.commands import Command
 from brokers.engine.core.model.equivalence import check_access, check_exchange_equivalent
 from brokers.engine.core.model.events import BindingAdded, Event, ExchangeCreated
 from brokers.engine.core.model.state import State, gone
-from brokers.engine.core.model.tables import TABLES
 from brokers.engine.core.model.topology import Binding, Exchange, Kind
 
 
@@ -24,8 +23,6 @@ def declare_exchange(state: State, command: Command) -> tuple[object, list[Event
         internal=flag(command, "internal"),
         arguments=arguments_from_json(command.get("arguments")),
     )
-    if exchange.type not in TABLES:
-        raise errors.unknown_exchange_type(exchange.type)
     vhost = state.vhost(exchange.vhost)
     existing = vhost.exchanges.get(exchange.name)
     if existing is not None:

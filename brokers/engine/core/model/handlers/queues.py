@@ -75,7 +75,8 @@ def declare(metadata: Metadata, context: Context, method: QueueDeclare) -> Decis
     def then(result: Result) -> Decision:
         if result.error is not None:
             return result.error
-        winner = metadata.state.vhost(context.vhost).queues.get(name)
+        vhost = metadata.state.vhosts.get(context.vhost)
+        winner = vhost.queues.get(name) if vhost is not None else None
         if winner is not None and result.value != {"created": True, "group": winner.group}:
             return _counted(winner, method)
         return None if method.nowait else QueueDeclareOk(name, 0, 0)
