@@ -141,6 +141,22 @@ def test_malformed_messages_close_the_connection(data: bytes, code: int, text: s
     assert [call for call in client.broker.of("publish") if call[5]] == []
 
 
+@pytest.mark.parametrize("number", [2, 3])
+def test_a_message_is_one_channels(number: int) -> None:
+    """Header or body on another channel, open or not, do not belong to the message."""
+    for stray in (
+        METHOD + frame(2, number, encode_header(BasicProperties(), 1)) + frame(3, 1, b"x"),
+        METHOD + frame(2, number, encode_header(BasicProperties(), 0)),
+        METHOD + header(1) + frame(3, number, b"x"),
+    ):
+        client = opened(1, 2)
+        client.receive(stray)
+        ((_, close),) = client.methods()
+        assert isinstance(close, m.ConnectionClose)
+        assert close.reply_code == (505 if number == 2 else 504)
+        assert client.broker.of("publish") == []
+
+
 def test_a_claimed_user_must_be_the_real_one() -> None:
     client = opened()
     client.receive(publish(1, properties=BasicProperties(user_id="guest")))
@@ -159,6 +175,8 @@ def test_messages_have_a_size_limit_that_holds_before_the_body_comes() -> None:
     assert client.methods() == [(1, m.ChannelClose(406, text, 60, 40))]
     client.receive(publish(1, bytes(1001)))
     assert len(client.broker.of("publish")) == 1
+    client = opened(max_message_size=1000)
+    assert client.exchange(publish(1, bytes(1001))) == [m.ChannelClose(406, text, 60, 40)]
 
 
 def test_half_received_messages_are_limited_over_all_channels() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 
 from brokers.engine.core.amqp.constants import CLASS_BASIC
 from brokers.engine.core.amqp.errors import AmqpError, syntax_error
-from brokers.engine.core.amqp.table import Table, Timestamp, decode_table, encode_table
+from brokers.engine.core.amqp.table import Table, Timestamp, check_table, decode_table, encode_table
 
 HEADER = struct.Struct(">HHQH")
 """Class, weight, size of the body, property flags."""
@@ -82,7 +82,7 @@ def check_header(header: bytes) -> None:
                 raise _ends_early()
             pos += 1 + header[pos]
         elif width == _TABLE:
-            _, pos = decode_table(header, pos, end)
+            pos = check_table(header, pos, end)
         else:
             pos += width
     if pos > end:

@@ -88,6 +88,10 @@ def _overrun(what: str, pos: int) -> AmqpError:
     return syntax_error(f"{what} at octet {pos} is longer than what holds it")
 
 
+def _unknown(kind: int, pos: int) -> AmqpError:
+    return syntax_error(f"unknown field type 0x{kind:02x} at octet {pos} of a table")
+
+
 def _decode_value(buf: bytes, pos: int, end: int, depth: int) -> tuple[object, int]:
     kind = buf[pos]
     pos += 1
@@ -99,7 +103,7 @@ def _decode_value(buf: bytes, pos: int, end: int, depth: int) -> tuple[object, i
         return scalar.unpack_from(buf, pos)[0], after
     decoder = _DECODERS.get(kind)
     if decoder is None:
-        raise syntax_error(f"unknown field type 0x{kind:02x} at octet {pos - 1} of a table")
+        raise _unknown(kind, pos - 1)
     return decoder(buf, pos, end, depth)
 
 
@@ -159,6 +163,53 @@ _DECODERS: dict[int, Callable[[bytes, int, int, int], tuple[object, int]]] = {
     ord("V"): _decode_void,
     ord("x"): _decode_octets,
 }
+
+
+_SIZED, _TABLE, _ARRAY = -1, -2, -3
+_WIDTHS: dict[int, int] = {kind: scalar.size for kind, scalar in _SCALARS.items()} | {
+    ord("t"): 1,
+    ord("D"): _DECIMAL.size,
+    ord("T"): 8,
+    ord("V"): 0,
+    ord("S"): _SIZED,
+    ord("x"): _SIZED,
+    ord("F"): _TABLE,
+    ord("A"): _ARRAY,
+}
+"""How many octets follow a type letter; negative: a 32-bit length and as many octets as that says."""
+
+
+def check_table(buf: bytes, pos: int, end: int) -> int:
+    """Like ``decode_table``, but builds nothing: the position after the table. Raises ``AmqpError`` 502."""
+    pos, stop = _span(buf, pos, end, 1, "table")
+    _check_fields(buf, pos, stop, 1, True)
+    return stop
+
+
+def _check_fields(buf: bytes, pos: int, stop: int, depth: int, named: bool) -> None:
+    if depth > MAX_DEPTH:
+        raise syntax_error(f"tables nested deeper than {MAX_DEPTH} levels")
+    widths = _WIDTHS
+    while pos < stop:
+        start = pos
+        if named:
+            pos += 1 + buf[pos]
+            if pos >= stop:
+                raise _overrun("field name", start)
+        width = widths.get(buf[pos])
+        pos += 1
+        if width is None:
+            raise _unknown(buf[pos - 1], pos - 1)
+        if width < 0:
+            width, kind = int.from_bytes(buf[pos : pos + 4], "big"), width
+            pos += 4
+            if pos + width > stop:
+                raise _overrun("field value", start)
+            if kind != _SIZED:
+                _check_fields(buf, pos, pos + width, depth + 1, kind == _TABLE)
+        pos += width
+    if pos > stop:
+        raise _overrun("field value", stop)
 
 
 def encode_table(table: Mapping[str, object]) -> bytes:
