@@ -21,6 +21,19 @@ def entry(group: int, index: int, term: int = 1, size: int = 100) -> Entry:
     return Entry(group, index, term, KIND_DATA, (text * (size // len(text) + 1))[:size])
 
 
+class QuickDisk(Disk):
+    """Does not wait for the disk."""
+
+    def sync(self, fd: int, path: Path) -> None:
+        pass
+
+    def sync_all(self, fd: int, path: Path) -> None:
+        pass
+
+    def sync_folder(self, folder: Path) -> None:
+        pass
+
+
 class Opened:
     """A log under test: waits for tokens, keeps failures."""
 
@@ -31,7 +44,11 @@ class Opened:
         self._token = 0
         self._changed = threading.Condition()
         self.log, images = Log.open(
-            folder, settings=settings, on_synced=self._on_synced, on_failure=self._on_failure, disk=disk
+            folder,
+            settings=settings,
+            on_synced=self._on_synced,
+            on_failure=self._on_failure,
+            disk=disk or QuickDisk(),
         )
         self.images: dict[int, GroupImage] = {image.group: image for image in images}
 

@@ -14,9 +14,22 @@ from brokers.engine.storage.errors import DamagedRecord
 from tests.unit.storage.model import GroupModel, State, apply
 from tests.unit.storage.opened import SMALL, Opened, entry
 
+_made: dict[bool, tuple[dict[str, bytes], State]] = {}
+
 
 def _written(folder: Path, *, clean: bool) -> State:
     """Some segments with three groups; their state. ``clean``: closed, with all sidecars."""
+    if clean not in _made:
+        state = _write(folder, clean=clean)
+        _made[clean] = {path.name: path.read_bytes() for path in folder.glob("*.*")}, state
+    files, state = _made[clean]
+    folder.mkdir(exist_ok=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return state
+
+
+def _write(folder: Path, *, clean: bool) -> State:
     log = Opened(folder)
     rng = random.Random(1)
     state: State = {}
