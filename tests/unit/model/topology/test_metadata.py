@@ -128,7 +128,7 @@ def check_consistent(metadata: Metadata) -> None:
         assert vhost.tables.keys() == vhost.exchanges.keys()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(any_command, max_size=40), st.data())
 def test_replicas_agree_whatever_comes(wishes: list[Command], data: st.DataObject) -> None:
     """Two replicas, one of them restored from a snapshot half-way, one told some commands again."""
@@ -156,7 +156,7 @@ def test_replicas_agree_whatever_comes(wishes: list[Command], data: st.DataObjec
     check_consistent(two)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(any_command, max_size=30))
 def test_a_refused_command_leaves_no_trace(wishes: list[Command]) -> None:
     metadata = Cluster().metadata
@@ -170,7 +170,7 @@ def test_a_refused_command_leaves_no_trace(wishes: list[Command]) -> None:
             assert metadata.snapshot() == before
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(any_command, max_size=30), st.lists(any_command, max_size=30))
 def test_restore_says_which_queues_came_and_went(before: list[Command], after: list[Command]) -> None:
     """Following the events of a restore leads from the queues known before to those of the snapshot."""
@@ -267,7 +267,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(any_command, st.data())
 def test_a_command_with_anything_in_it_is_refused_or_applied(command: Command, data: st.DataObject) -> None:
     """A peer's nonsense must not stop every node of the cluster at once."""

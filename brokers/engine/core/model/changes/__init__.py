@@ -4,8 +4,9 @@ A change checks everything first and touches the state only then, so that a refu
 trace. It raises ``AmqpError`` to refuse, and returns its value (JSON) and what happened.
 
 A change checks only what every version of this program, and of Python, judges alike: what exists, and who
-owns it. Whether a type of exchange is known, or a regular expression or password hash well-formed, is for the node that makes
-the command to say; nodes of two versions that disagreed about it here would differ for ever.
+owns it. Whether a type of exchange is known, or a regular expression or password hash well-formed, is for
+the node that makes the command to say; nodes of two versions that disagreed about it here would differ for
+ever.
 """
 
 from __future__ import annotations
