@@ -38,6 +38,7 @@ class RawClient:
         self.socket = socket.create_connection((host, port), timeout=30)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""
+        self._ahead: list[tuple[int, bytes]] = []
         self.socket.sendall(b"AMQP\x00\x00\x09\x01")
         self.expect(10, 10)
         plain = b"\x00guest\x00guest"
@@ -76,6 +77,9 @@ class RawClient:
 
     def frames(self) -> list[tuple[int, bytes]]:
         """Frames that came in one read: (kind, payload)."""
+        if self._ahead:
+            ahead, self._ahead = self._ahead, []
+            return ahead
         data = self.socket.recv(1 << 20)
         if not data:
             raise ConnectionError("the broker closed the connection")
@@ -94,10 +98,12 @@ class RawClient:
     def expect(self, class_id: int, method_id: int) -> bytes:
         """Wait for a method; its arguments. Raises ``RuntimeError`` when another comes."""
         while True:
-            for kind, payload in self.frames():
+            frames = self.frames()
+            for at, (kind, payload) in enumerate(frames, 1):
                 if kind == 8:
                     continue
                 got = struct.unpack_from(">HH", payload)
                 if kind != 1 or got != (class_id, method_id):
                     raise RuntimeError(f"expected {class_id}.{method_id}, got {got}: {payload[4:]!r}")
+                self._ahead = frames[at:]
                 return payload[4:]

@@ -15,7 +15,9 @@ from brokers.engine.core.session.leader import QueueLeader
 
 CACHED_ENTRIES = 16
 SNAPSHOT_ENTRIES = 4096
-"""A snapshot is made after so many entries, or when the queue has been quiet with any since the last."""
+SNAPSHOT_BYTES = 32 << 20
+"""A snapshot is made after so many entries or bytes, or when the queue has been quiet with any since the last.
+"""
 
 
 @dataclass(slots=True)
@@ -82,7 +84,8 @@ class ReplicaHost(Host):
         self._log = log
         self._consensus = consensus
         self.snapshot_index = state.applied
-        self.keep_from = 0
+        self.snapshot_bytes = 0
+        """Bytes of entries since the last snapshot."""
 
     def propose(self, payload: bytes) -> int | None:
         place = self._consensus.propose(self.group, payload)
@@ -93,6 +96,7 @@ class ReplicaHost(Host):
 
     def apply_entry(self, entry: Entry) -> None:
         """A committed entry of the group."""
+        self.snapshot_bytes += len(entry.payload)
         if entry.kind == KIND_DATA:
             self.apply(entry.index, entry.payload)
         elif entry.kind == KIND_NOOP:
@@ -111,7 +115,14 @@ class ReplicaHost(Host):
     def wants_snapshot(self, quiet: bool) -> bool:
         """Whether enough was applied since the last one."""
         since = self.state.applied - self.snapshot_index
-        return since >= SNAPSHOT_ENTRIES or (quiet and since > 0)
+        return (
+            since >= SNAPSHOT_ENTRIES or self.snapshot_bytes >= SNAPSHOT_BYTES or (quiet and since > 0)
+        )
+
+    def snapshotted(self) -> None:
+        """A snapshot of the state as it is was made."""
+        self.snapshot_index = self.state.applied
+        self.snapshot_bytes = 0
 
 
 class Consensus(Protocol):

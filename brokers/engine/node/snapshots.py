@@ -55,4 +55,4 @@ class Snapshots:
     def _make(self, host: ReplicaHost) -> None:
         state = host.state
         self._replication.snapshot(host.group, state.applied, state.dump(), state.keep_from())
-        host.snapshot_index = state.applied
+        host.snapshotted()

@@ -155,6 +155,9 @@ class ClusterView:
         return unled_row(info, state, replicas, row and {**row, **static_row(info)})
 
     def _still_leads(self, group: int, row: Row) -> bool:
+        if row["leader"] == self._node.me.name:
+            host = self._node.queues.hosts.get(group)
+            return host is not None and host.leader is not None
         known = self._node.queues.leaders.get(group)
         return known is None or known[1] <= row["term"]
 

@@ -32,7 +32,7 @@ class Assignment(NamedTuple):
 class Slot:
     """A consumer as the queue's leader sees it. ``credit``: how many more messages it may be sent now."""
 
-    __slots__ = ("credit", "exclusive", "key", "no_ack", "once", "priority", "unsettled")
+    __slots__ = ("credit", "exclusive", "holder", "key", "no_ack", "priority", "unsettled", "windowed")
 
     def __init__(
         self,
@@ -42,15 +42,18 @@ class Slot:
         no_ack: bool = False,
         exclusive: bool = False,
         priority: int = 0,
-        once: bool = False,
+        windowed: bool = False,
+        holder: bool = False,
     ) -> None:
         self.key = key
         self.credit = credit
         self.no_ack = no_ack
         self.exclusive = exclusive
         self.priority = priority
-        self.once = once
-        """A basic.get: takes one message or learns that there is none."""
+        self.windowed = windowed
+        """Credit comes back as its socket drains, not by settling."""
+        self.holder = holder
+        """Gets nothing more, but holds unsettled messages: a basic.get, a cancelled consumer."""
         self.unsettled: set[int] = set()
 
 
@@ -87,7 +90,7 @@ class Dispatcher:
         """A consumer joins, holding what an earlier leader gave it; those aren't handed out meanwhile."""
         self.detach(slot.key)
         self.slots[slot.key] = slot
-        if not slot.once:
+        if not slot.holder:
             self._ring.append(slot)
             self._ring.sort(key=lambda s: -s.priority)
         if not outstanding:
@@ -125,8 +128,10 @@ class Dispatcher:
     def stop(self, key: ConsumerKey) -> None:
         """Send nothing more to this consumer; it keeps what it holds."""
         slot = self.slots.get(key)
-        if slot is not None and slot in self._ring:
-            self._ring.remove(slot)
+        if slot is not None:
+            slot.holder = True
+            if slot in self._ring:
+                self._ring.remove(slot)
 
     def settle(self, key: ConsumerKey, ranges: Iterable[Run]) -> list[Run]:
         """A consumer settled positions; those that it really held, as runs.
@@ -254,9 +259,9 @@ class Dispatcher:
             return None
         return self._assign(slot, run)
 
-    def assign(self) -> Iterator[Assignment]:
-        """Hand out what is ready to those with credit, in turn, until either runs out."""
-        while True:
+    def assign(self, budget: int = 1 << 62) -> Iterator[Assignment]:
+        """Hand out what is ready to those with credit, in turn, until either or ``budget`` runs out."""
+        while budget > 0:
             eligible = [slot for slot in self._ring if slot.credit > 0]
             if not eligible:
                 return
@@ -269,9 +274,10 @@ class Dispatcher:
                 share = self.ready // (4 * len(eligible))
                 chunk = max(1, min(CHUNK_LIMIT, share if self.ready > CHUNK_LIMIT else 1))
             for slot in eligible[start:] + eligible[:start]:
-                run = self.take(min(chunk, slot.credit))
+                run = self.take(min(chunk, slot.credit, budget)) if budget > 0 else None
                 if run is None:
                     return
+                budget -= run[1] - run[0]
                 self._turn += 1
                 yield self._assign(slot, run)
 
