@@ -101,7 +101,7 @@ class Operation(models.Model):
 
 
 class Event(models.Model):
-    """Something that happened to a cluster by itself. A problem is open (``ended`` empty) until it is over."""
+    """Something that happened to a cluster by itself. A problem is open (no ``ended``) until it is over."""
 
     class Kind(models.TextChoices):
         UNREACHABLE = "unreachable", "cluster does not answer"

@@ -75,16 +75,18 @@ def _held(
 ) -> Iterable[tuple[float, float]]:
     left = now - SPAN
     before: tuple[float, float] | None = None
-    for sample in samples:
-        at, value = sample.at, pick(sample)
-        if before is not None and at - before[0] > _GAP and at > left:
-            yield max(at - STEP, left), before[1]
-        if at >= left:
-            if before is not None and before[0] < left and at - before[0] <= _GAP:
+    for at, value in ((sample.at, pick(sample)) for sample in samples):
+        if before is not None and at > left:
+            if before[0] < left:
                 yield left, before[1]
+            if at - before[0] > _GAP and at - STEP > left:
+                yield at - STEP, before[1]
+        if at >= left:
             yield at, value
         before = (at, value)
     if before is not None:
+        if before[0] < left:
+            yield left, before[1]
         yield now, before[1]
 
 

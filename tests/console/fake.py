@@ -44,7 +44,7 @@ def node(number: int, **figures: object) -> Node:
     return replace(base, **figures)  # type: ignore[arg-type]  # the caller names Node's fields
 
 
-def queue(name: str, vhost: str = "/", leader: str = "node1", **figures: object) -> Queue:
+def queue(name: str, vhost: str = "/", leader: str | None = "node1", **figures: object) -> Queue:
     """A replicated queue led by ``leader``, its followers up to date."""
     names = ("node1", "node2", "node3")
     replicas = tuple(Replica(n, "leader" if n == leader else "follower", 0) for n in names)
