@@ -25,12 +25,13 @@ from brokers.engine.core.model.handlers import (
     Context,
     Decision,
     decide,
+    publishable,
     queue_name,
     usable_queue,
 )
 from brokers.engine.core.model.passwords import NOBODY, verify_password
 from brokers.engine.core.model.routing import needs_headers, route
-from brokers.engine.core.model.topology import Kind, QueueInfo
+from brokers.engine.core.model.topology import QueueInfo
 from brokers.engine.node.metadata_service import MetadataService
 from brokers.engine.node.queues import Queues
 from brokers.engine.node.targets import ComputedTarget, FanoutTarget, Gather, NoTarget, QueueTarget
@@ -79,6 +80,7 @@ class NodeBroker:
         """Open connections and their ids."""
         self._owners: set[str] = set()
         """Connections that may own exclusive queues."""
+        self._generation = 0
         self._next_connection = 0
         self._next_consumer = 0
         self._gathers: WeakKeyDictionary[Channel, Gather] = WeakKeyDictionary()
@@ -154,7 +156,10 @@ class NodeBroker:
             self._submit(commands.delete_queues_of_connection(identity), lambda result: None)
 
     def topology_changed(self) -> None:
-        """Routes that connections have kept may be wrong now."""
+        """Routes that connections have kept may be wrong now, if anything of them changed."""
+        if self._generation == self._metadata.generation:
+            return
+        self._generation = self._metadata.generation
         for connection in self.connections:
             connection.routes.clear()
 
@@ -178,12 +183,7 @@ class NodeBroker:
         exchange = route[1:split].decode()
         key = route[split + 1 :].decode("utf-8", "surrogateescape")
         connection = channel.connection
-        vhost = self._metadata.state.vhost(connection.vhost)
-        self._metadata.authorizer(connection.user, connection.vhost).write(Kind.EXCHANGE, exchange)
-        if exchange:
-            found = self._metadata.state.exchange(connection.vhost, exchange)
-            if found.internal:
-                raise errors.internal_exchange_refused(exchange, connection.vhost)
+        vhost = publishable(self._metadata, connection.vhost, connection.user, exchange)
         if needs_headers(vhost, exchange):
             return ComputedTarget(lambda header: self._target(connection.vhost, exchange, key, header))
         target = self._target(connection.vhost, exchange, key, b"")

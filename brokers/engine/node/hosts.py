@@ -115,9 +115,7 @@ class ReplicaHost(Host):
     def wants_snapshot(self, quiet: bool) -> bool:
         """Whether enough was applied since the last one."""
         since = self.state.applied - self.snapshot_index
-        return (
-            since >= SNAPSHOT_ENTRIES or self.snapshot_bytes >= SNAPSHOT_BYTES or (quiet and since > 0)
-        )
+        return since >= SNAPSHOT_ENTRIES or self.snapshot_bytes >= SNAPSHOT_BYTES or (quiet and since > 0)
 
     def snapshotted(self) -> None:
         """A snapshot of the state as it is was made."""
