@@ -16,7 +16,7 @@ from brokers.engine.core.session.leader import QueueLeader
 CACHED_ENTRIES = 16
 SNAPSHOT_ENTRIES = 4096
 SNAPSHOT_BYTES = 32 << 20
-"""A snapshot is made after so many entries or bytes, or when the queue has been quiet with any since the last.
+"""A snapshot is made after so many entries or bytes, or when the queue is quiet and has any since the last.
 """
 
 
