@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -44,7 +45,9 @@ def start_in_background(home: Path, nodes: int | None, amqp_port: int | None) ->
     """
     holder = HomeLock.holder(home)
     if holder is not None and holder.command == "cluster":
-        return _join_running(home, nodes, amqp_port)
+        joined = _join_running(home, nodes, amqp_port)
+        if joined is not None:
+            return joined
     lock = HomeLock.acquire(home, "cluster")
     try:
         config = ClusterConfig.ensure(home, nodes, amqp_port)
@@ -73,7 +76,9 @@ def start_in_background(home: Path, nodes: int | None, amqp_port: int | None) ->
         # The keeper has the same open file, and with it the lock.
         lock.release()
     try:
-        _wait_until_it_serves(config, keeper, log)
+        if not _wait_until_it_serves(config, lambda: keeper.poll() is None):
+            said = log.read_text(encoding="utf-8", errors="replace").strip()
+            raise StartFailed(said or f"the keeper {describe_end(keeper.wait())} and said nothing")
     except BaseException:
         _end(keeper)
         raise
@@ -104,39 +109,40 @@ def stop_in_background(home: Path) -> bool:
     raise HomeError(f"the keeper (process {holder.pid}) does not end; see {log_dir(home) / 'supervisor.log'}")
 
 
-def _join_running(home: Path, nodes: int | None, amqp_port: int | None) -> ClusterConfig:
+def _join_running(home: Path, nodes: int | None, amqp_port: int | None) -> ClusterConfig | None:
+    """Wait for the cluster that another command started; None when its keeper is gone."""
     config = ClusterConfig.load(home)
     if nodes not in (None, len(config.nodes)) or amqp_port not in (None, config.nodes[0].amqp):
         raise HomeError(
             f"a cluster of {len(config.nodes)} nodes on port {config.nodes[0].amqp} and up runs in {home} "
             f"already; stop it first to change that"
         )
-    _wait_until_it_serves(config, None, log_dir(home) / "keeper.log")
-    return config
+    return config if _wait_until_it_serves(config, lambda: HomeLock.holder(home) is not None) else None
 
 
-def _wait_until_it_serves(config: ClusterConfig, keeper: subprocess.Popen[bytes] | None, log: Path) -> None:
+def _wait_until_it_serves(config: ClusterConfig, kept: Callable[[], bool]) -> bool:
+    """Wait until a quorum serves, and a little for the other nodes; False when it is ``kept`` no longer."""
     client = SyncControlClient.from_config(config)
     deadline = time.monotonic() + QUORUM_TIMEOUT + STRAGGLERS
     patience = None
     while patience is None or time.monotonic() < patience:
-        if keeper is not None and keeper.poll() is not None:
-            said = log.read_text(encoding="utf-8", errors="replace").strip()
-            raise StartFailed(said or f"the keeper {describe_end(keeper.returncode)} and said nothing")
         try:
             snapshot = client.call("snapshot", timeout=2.0)
         except ControlError as error:
             # Its nodes are starting; the keeper ends by itself when they do not come up.
-            if time.monotonic() > deadline:
-                raise StartFailed(f"no node answers: {error.text}") from error
+            answer = error.text
         else:
             if is_complete(snapshot):
-                return
+                return kept()
             if patience is None and has_quorum(snapshot):
                 patience = time.monotonic() + STRAGGLERS
-            if time.monotonic() > deadline:
-                raise StartFailed("the nodes answer but find no quorum; see the logs")
+            answer = "the nodes answer but find no quorum"
+        if not kept():
+            return False
+        if patience is None and time.monotonic() > deadline:
+            raise StartFailed(f"{answer}; see {log_dir(config.home)}")
         time.sleep(_PAUSE)
+    return kept()
 
 
 def _end(keeper: subprocess.Popen[bytes]) -> None:
