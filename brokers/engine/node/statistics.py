@@ -74,15 +74,17 @@ class Statistics:
         counts = (state.published, leader.delivered, leader.acked)
         rates = self._rates.setdefault(host.group, QueueRates(counts)).sample(counts, seconds)
         failover = host.failover
+        ready, unacked = leader.dispatcher.ready, leader.dispatcher.unsettled
         return {
             **static_row(info),
             "leader": self._node.me.name,
             "term": host.term,
             "state": "running",
             "replicas": self._replica_rows(host),
-            "messages": state.messages,
-            "ready": leader.dispatcher.ready,
-            "unacked": leader.dispatcher.unsettled,
+            # Acknowledged ones whose settlement is being committed are gone for everyone who looks.
+            "messages": ready + unacked,
+            "ready": ready,
+            "unacked": unacked,
             "bytes": state.bytes,
             "consumers": leader.consumers,
             "rates": {"publish": rates[0], "deliver": rates[1], "ack": rates[2], "confirm": rates[0]},
