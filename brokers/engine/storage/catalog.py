@@ -60,6 +60,8 @@ class Catalog:
         self._tail: deque[Entry] = deque()
         self._tail_synced = 0
         self.tail_bytes = 0
+        self.freed = True
+        """Something changed that may allow a segment to go."""
 
     # Appending.
 
@@ -176,7 +178,9 @@ class Catalog:
 
     def _drop_spans(self, spans: Iterable[Span]) -> None:
         for span in spans:
-            self.segments[span.segment].refs -= 1
+            segment = self.segments[span.segment]
+            segment.refs -= 1
+            self.freed |= segment.refs == 0
 
     # Writing.
 

@@ -57,14 +57,12 @@ class Log:
         lock: int,
         catalog: Catalog,
         writer: Writer,
-        reclaimer: Reclaimer,
         damages: list[Damage],
     ) -> None:
         self._folder = folder
         self._lock = lock
         self._catalog = catalog
         self._writer = writer
-        self._reclaimer = reclaimer
         self.damages = damages
         """What was found damaged on opening. One whose ``group`` is None may have cost any group something,
         one that is in no image included."""
@@ -98,10 +96,9 @@ class Log:
         except BaseException:
             os.close(lock)
             raise
-        log = cls(folder, lock, catalog, writer, Reclaimer(catalog, writer), found.damages)
+        log = cls(folder, lock, catalog, writer, found.damages)
         images = [image(catalog, state) for state in list(catalog.groups.values())]
-        writer.start()
-        log._reclaimer.reclaim()
+        writer.start(Reclaimer(catalog, writer).reclaim)
         return log, sorted(images)
 
     def append(self, records: Sequence[Record], token: int) -> None:
@@ -129,7 +126,7 @@ class Log:
         with self._catalog.lock:
             self._writer.check()
             items = self._catalog.add(records)
-            self._writer.queue(Call(items, size, token, now))
+            self._writer.push(Call(items, size, token, now))
 
     def read(self, group: int, low: int, high: int, max_bytes: int) -> list[Entry]:
         """Entries of ``group`` from ``low`` to ``high``, both included, in order (see ``LogReader``).
@@ -167,7 +164,8 @@ class Log:
                 )
             if keep_from > state.released:
                 self._catalog.release(state, keep_from)
-        self._reclaimer.reclaim()
+            if self._catalog.freed:
+                self._writer.wake()
 
     def mark_repaired(self, group: int) -> None:
         """The group was repaired from its peers: older losses no longer matter.
@@ -178,8 +176,10 @@ class Log:
             state: GroupLog | None = self._catalog.groups.get(group)
             if state is not None:
                 state.damaged = None
+            self._writer.check()
+            self._catalog.freed = True
             item = small(fmt.FIXED, group)
-            self._writer.queue(Call([item], fmt.HEADER * 2 + 4, None, time.monotonic()))
+            self._writer.push(Call([item], fmt.HEADER * 2 + 4, None, time.monotonic()))
 
     def stalled_for(self, now: float) -> float:
         """Seconds the oldest call that isn't durable has been waiting at ``now`` (monotonic); 0: none."""

@@ -17,13 +17,16 @@ after a restart. It is not written again: the group may have come back since.
 
 from __future__ import annotations
 
-import threading
 import time
 
+from brokers.engine.core.raft.records import Snapshot
 from brokers.engine.storage import format as fmt
 from brokers.engine.storage.catalog import Catalog, Item, Small, small
+from brokers.engine.storage.errors import DamagedRecord
+from brokers.engine.storage.groups import GroupLog
 from brokers.engine.storage.reading import read_snapshot
 from brokers.engine.storage.segment import Segment
+from brokers.engine.storage.table import SnapshotPlace
 from brokers.engine.storage.writer import Call, Writer
 
 MOVED_SHARE = 0.5
@@ -31,79 +34,90 @@ MOVED_SHARE = 0.5
 
 
 class Reclaimer:
-    """Finds segments that can go, and sees to it that they do."""
+    """Finds segments that can go, and sees to it that they do. Works in the writer's thread."""
 
     def __init__(self, catalog: Catalog, writer: Writer) -> None:
         self._catalog = catalog
         self._writer = writer
-        self._running = threading.Lock()
+        self._running = False
 
     def reclaim(self) -> None:
-        """Start deleting what can go; returns before it is gone.
-
-        Reads the snapshots that have to be moved. One call at a time does anything; the next ``release``
-        comes back to what one had to leave.
-        """
-        if not self._running.acquire(blocking=False):
+        """Queue what has to be written before the segments that can go are deleted."""
+        if self._running:
             return
-        started = False
-        try:
-            started = self._start()
-        finally:
-            if not started:
-                self._running.release()
-
-    def _start(self) -> bool:
         catalog = self._catalog
         with catalog.lock:
+            catalog.freed = False
             doomed = self._doomed()
-            if not doomed:
-                return False
             wanted = [
-                (group, place)
+                (group, group.snapshot)
                 for group in catalog.groups.values()
-                if group.snapshot_segment in doomed and not group.waiting and (place := group.snapshot)
+                if group.snapshot_segment in doomed and not group.waiting and group.snapshot is not None
             ]
-        snapshots = [(group, place, read_snapshot(catalog, group.group)) for group, place in wanted]
+        snapshots = [(group, place, self._read(group, doomed)) for group, place in wanted]
         with catalog.lock:
-            items: list[Item] = [
-                catalog.renewed(group, snapshot)
-                for group, place, snapshot in snapshots
-                if group.snapshot is place and not group.waiting
-                and catalog.groups.get(group.group) is group
-            ]  # fmt: skip
-            items += [
-                catalog.renewed(group, None)
-                for group in catalog.groups.values()
-                if group.hard_segment in doomed and group.hard is group.hard_written
-            ]
-            remaining = [number for number in catalog.segments if number not in doomed]
-            items += [
-                small(fmt.VOID, number, catalog.groups[number].last + 1)
-                for number in sorted(self._replaced(doomed))
-            ]
-            items.append(small(fmt.LIST, 0, payload=fmt.pack_list(remaining)))
-            size = sum(_size(item) for item in items)
-            self._writer.queue(Call(items, size, None, time.monotonic(), lambda: self._finish(doomed)))
-        return True
+            if doomed:
+                self._running = True
+                items = self._checkpoint(doomed, snapshots)
+                size = sum(map(_size, items))
+                self._writer.push(Call(items, size, None, time.monotonic(), lambda: self._finish(doomed)))
+
+    def _read(self, group: GroupLog, doomed: set[int]) -> Snapshot | None:
+        """The snapshot to be moved; when it is damaged, its segment stays and so does the damage."""
+        try:
+            return read_snapshot(self._catalog, group.group)
+        except DamagedRecord:
+            with self._catalog.lock:
+                self._catalog.segments[group.snapshot_segment].lossy = True
+                doomed.discard(group.snapshot_segment)
+                group.damaged = 1
+        except LookupError:  # removed meanwhile
+            pass
+        return None
+
+    def _checkpoint(
+        self, doomed: set[int], snapshots: list[tuple[GroupLog, SnapshotPlace, Snapshot | None]]
+    ) -> list[Item]:
+        """What has to be written before the segments ``doomed`` go."""
+        catalog = self._catalog
+        items: list[Item] = [
+            catalog.renewed(group, snapshot)
+            for group, place, snapshot in snapshots
+            if snapshot is not None
+            and group.snapshot is place
+            and not group.waiting
+            and catalog.groups.get(group.group) is group
+        ]
+        items += [
+            catalog.renewed(group, None)
+            for group in catalog.groups.values()
+            if group.hard_segment in doomed and group.hard is group.hard_written
+        ]
+        items += [
+            small(fmt.VOID, number, catalog.groups[number].last + 1)
+            for number in sorted(self._replaced(doomed))
+        ]
+        remaining = [number for number in catalog.segments if number not in doomed]
+        items.append(small(fmt.LIST, 0, payload=fmt.pack_list(remaining)))
+        return items
 
     def _finish(self, doomed: set[int]) -> None:
-        try:
-            self._writer.remove(sorted(doomed))
-        finally:
-            self._running.release()
+        self._writer.remove(sorted(doomed))
+        self._running = False
+        with self._catalog.lock:
+            self._catalog.freed = True
 
     def _doomed(self) -> set[int]:
         """The segments that can go now."""
         catalog = self._catalog
         lossy = [segment.number for segment in catalog.segments.values() if segment.lossy]
-        damaged = any(group.damaged is not None for group in catalog.groups.values())
+        pinned = lossy and any(group.damaged is not None for group in catalog.groups.values())
         candidates = {
             segment.number: segment
             for segment in catalog.segments.values()
             if segment.refs == 0
             and segment.number != self._writer.current
-            and not (segment.lossy and damaged)
+            and not (segment.lossy and pinned)
             and not (segment.fixes and any(number < segment.number for number in lossy))
         }
         if not candidates:

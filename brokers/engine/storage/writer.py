@@ -94,19 +94,24 @@ class Writer:
         self.times = SyncTimes()
         self._segment, self._table, self._handle = self._create()
         catalog.segments[self._segment.number] = self._segment
+        self._tidy: Callable[[], None] = self.check
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
 
-    def start(self) -> None:
-        """Start the thread."""
+    def start(self, tidy: Callable[[], None]) -> None:
+        """Start the thread; it calls ``tidy`` when a segment may go."""
+        self._tidy = tidy
         self._thread.start()
 
     # Called by other threads, with the catalog's lock held.
 
-    def queue(self, call: Call) -> None:
-        """Take a call; raises ``LogFailed`` or ``LogClosed``."""
-        self.check()
+    def push(self, call: Call) -> None:
+        """Take a call."""
         self._queue.append(call)
         self._queued_bytes += call.size
+        self.wake()
+
+    def wake(self) -> None:
+        """There is something to do."""
         if self._sleeping:
             self._sleeping = False
             self._wake.notify()
@@ -151,8 +156,10 @@ class Writer:
                     break
                 if batch:
                     self._commit(batch)
-                else:
+                elif not self._marked:
                     self._mark()
+                if self._catalog.freed:
+                    self._tidy()
             self._finish()
         except Exception as error:  # whatever it is: nothing more may be claimed durable
             self._fail(error)
@@ -163,13 +170,15 @@ class Writer:
         self._on_failure(error)
 
     def _next_batch(self) -> list[Call] | None:
-        """The calls of the next batch; empty: the log is idle, mark it; None: it is being closed."""
+        """The calls of the next batch; empty: the log is idle; None: it is being closed."""
         limit = self._settings.batch_bytes
         with self._wake:
             self._busy_since = None
             while not self._queue:
                 if self._closing:
                     return None
+                if self._catalog.freed:
+                    return []
                 self._sleeping = True
                 woken = self._wake.wait(None if self._marked else self._settings.mark_after)
                 self._sleeping = False
@@ -302,6 +311,7 @@ class Writer:
         with self._catalog.lock:
             self._segment, self._table, self._handle = created
             self._catalog.segments[self._segment.number] = self._segment
+            self._catalog.freed = True
 
     def _close_segment(self) -> None:
         segment = self._segment

@@ -1,8 +1,12 @@
-"""Whatever was called durable is there after a power cut, and nothing but whole calls in their order."""
+"""Whatever was called durable is there after a power cut, and nothing but whole calls in their order.
+
+``STORAGE_SEEDS`` sets how many histories are played (default 30).
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +19,7 @@ from tests.unit.storage.opened import SMALL, Opened
 from tests.unit.storage.power import PowerCut, PowerDisk
 
 
-@pytest.mark.parametrize("seed", range(120))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("STORAGE_SEEDS", "30"))))
 def test_power_cuts(seed: int, tmp_path: Path):
     rng = random.Random(seed)
     folder = tmp_path / "log"
