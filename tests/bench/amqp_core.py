@@ -66,13 +66,17 @@ def consumer_of(client: Client) -> Consumer:
     return consumer
 
 
-def delivering(size: int, messages: int = 10_000, batch: int = 50) -> float:
+def delivering(size: int, *, spread: int = 1, messages: int = 10_000, batch: int = 50) -> float:
+    """Neighbours differ in length when ``spread`` is over 1."""
     client = opened(1)
     consumer = consumer_of(client)
-    body = b"x" * size
-    header = encode_header(BasicProperties(delivery_mode=2), size)
+    bodies = [b"x" * (size + n) for n in range(spread)]
+    headers = [encode_header(BasicProperties(delivery_mode=2), len(body)) for body in bodies]
     plan: list[list[Delivery]] = [
-        [(at + n, False, bytes(bytearray(route("", "bench"))), header, body) for n in range(batch)]
+        [
+            (at + n, False, bytes(bytearray(route("", "bench"))), headers[n % spread], bodies[n % spread])
+            for n in range(batch)
+        ]
         for at in range(0, messages, batch)
     ]
 
@@ -113,6 +117,7 @@ def main() -> None:
     print(f"bodies of {size} octets, best of {ROUNDS}, us a message")
     print(f"publish, parsed from {CHUNK // 1024} KiB reads   {publishing(size, headers):6.2f}")
     print(f"deliver, batches of 50             {delivering(size):6.2f}")
+    print(f"deliver, bodies of many lengths    {delivering(size, spread=50):6.2f}")
     print(f"ack, one by one                    {acknowledging(1):6.2f}")
     print(f"ack, multiple of 50                {acknowledging(50):6.2f}")
 

@@ -179,6 +179,16 @@ def test_too_much_waiting_pauses_the_connection() -> None:
     assert len(client.broker.of("publish")) == 2
 
 
+def test_the_driver_is_woken_to_read_on_even_if_there_is_nothing_to_write() -> None:
+    client = opened(max_waiting=10)
+    client.broker.hold = True
+    client.exchange(m.QueueDeclare("a", nowait=True), publish(1))
+    assert client.connection.paused
+    client.broker.answer()
+    assert client.output() == b""
+    assert client.woken
+
+
 def test_what_waited_is_dropped_when_the_channel_closes() -> None:
     client = opened(max_waiting=10)
     client.broker.hold = True

@@ -34,6 +34,13 @@ def test_a_range_further_on_does_not_speak_for_older_messages() -> None:
     assert tracker.outstanding == 0
 
 
+def test_after_a_gap_is_closed_one_ack_speaks_for_many_again() -> None:
+    tracker = confirms(8)
+    for first, last in ((5, 6), (3, 4), (1, 2)):
+        tracker.confirmed(first, last)
+    assert told(tracker.confirmed(7, 8)) == [m.BasicAck(8, True)]
+
+
 @given(st.data())
 def test_every_message_is_told_its_own_fate_whatever_the_order(data: st.DataObject) -> None:
     """A model of a client: it applies acks and nacks as the specification says."""

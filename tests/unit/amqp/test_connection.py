@@ -102,6 +102,7 @@ def test_a_lost_socket_releases_everything_once() -> None:
         (frame(1, 1, b"\x00\x32\x00\x0a\x00"), 502, "SYNTAX_ERROR - queue.declare ends before"),
         (frame(1, 1, b"\x00\x3c\x00\x28"), 502, "SYNTAX_ERROR - exchange and routing key do not fill"),
         (frame(1, 1, b"\x00\x3c\x00\x50\x00"), 502, "SYNTAX_ERROR - basic.ack ends before"),
+        (frame(1, 1, b"\x00\x3c\x00\x50" + bytes(10)), 502, "SYNTAX_ERROR - 1 octets too many"),
         (method_frame(1, m.QueueDeclareOk("q")), 503, "COMMAND_INVALID - unimplemented method"),
         (method_frame(1, START_OK), 503, "COMMAND_INVALID - unimplemented method"),
         (method_frame(1, m.ChannelOpen()), 504, "CHANNEL_ERROR - second 'channel.open' seen"),
@@ -187,6 +188,14 @@ def test_the_driver_is_woken_once_for_output_it_has_not_taken() -> None:
     client.output()
     client.connection.on_blocked("x")
     assert client.woken == 2
+
+
+def test_the_driver_is_not_woken_for_output_it_will_take_anyway() -> None:
+    client = opened()
+    client.receive(method_frame(1, m.QueueDeclare("q")))
+    client.connection.on_blocked("x")
+    assert client.woken == 0
+    assert len(client.methods()) == 2
 
 
 def test_a_frame_in_tiny_pieces_costs_no_more_than_its_size() -> None:

@@ -8,7 +8,7 @@ from brokers.engine.core.amqp.constants import PROTOCOL_HEADER
 from brokers.engine.core.amqp.errors import connection_forced
 from brokers.engine.core.amqp.frames import HEARTBEAT, frame, method_frame
 from brokers.engine.core.amqp.table import encode_table
-from tests.unit.amqp.recording import OPEN, START_OK, TUNE_OK, Client, handshake, opened
+from tests.unit.amqp.recording import OPEN, START_OK, TUNE_OK, Client, handshake, opened, publish
 
 
 def test_a_connection_opens_step_by_step() -> None:
@@ -228,6 +228,12 @@ def test_input_waits_while_the_password_is_checked() -> None:
     assert client.woken
 
 
+def test_limits_hold_from_the_frame_after_they_were_agreed() -> None:
+    client = Client()
+    client.receive(handshake() + method_frame(1, m.ChannelOpen()) + publish(1, bytes(5000)) + publish(1))
+    assert [len(call[5]) for call in client.broker.of("publish")] == [5000, 5]
+
+
 def test_answers_that_come_after_the_end_change_nothing() -> None:
     client = Client()
     client.broker.hold = True
@@ -246,10 +252,10 @@ def test_a_shutdown_during_the_password_check_is_told() -> None:
     client.receive(handshake())
     client.connection.close(320, connection_forced("broker shutdown").text)
     closes_with(client, 320, "CONNECTION_FORCED - broker shutdown")
+    client.receive(method_frame(0, m.ConnectionCloseOk()))
+    assert not client.connection.ended
     client.broker.answer()
     assert client.output() == b""
-    client.receive(method_frame(0, m.ConnectionCloseOk()))
-    client.pass_time(100)
     assert client.connection.ended
 
 

@@ -82,6 +82,9 @@ def test_an_unknown_exchange_closes_the_channel() -> None:
 @pytest.mark.parametrize(
     ("data", "code", "text"),
     [
+        (METHOD + header(0)[:-1] + b"\x00", 501, "FRAME_ERROR - type 2, all octets = <<0,60,0,0,"),
+        (METHOD + header(1)[:-1] + b"\x00" + frame(3, 1, b"x"), 501, "FRAME_ERROR - type 2, all octets = <<"),
+        (METHOD + header(1) + frame(3, 1, b"x")[:-1] + b"\x00", 501, "FRAME_ERROR - type 3, all octets"),
         (
             METHOD + METHOD,
             505,

@@ -76,7 +76,7 @@ class Channel:
         """Take a frame, now or when what it must wait for is answered. Raises ``AmqpError``."""
         if self.state is not ChannelState.OPEN:
             self._frame_while_closing(payload[:4] if kind == FRAME_METHOD else b"")
-        elif self._busy is not None or self._backlog:
+        elif self._busy is not None:
             self._backlog.append((kind, payload))
             self._waiting(len(payload) + _FRAME_COST)
         else:
@@ -167,13 +167,7 @@ class Channel:
         self.connection.add_waiting(change)
 
     def _update_ready(self) -> None:
-        self.ready = (
-            self.state is ChannelState.OPEN
-            and self._busy is None
-            and self._assembly is None
-            and not self._backlog
-            and not self._draining
-        )
+        self.ready = self.state is ChannelState.OPEN and self._busy is None and self._assembly is None
 
     # Closing.
 

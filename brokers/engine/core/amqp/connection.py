@@ -271,12 +271,17 @@ class Connection:
             self._notify()
 
     def stall(self) -> Callable[[], bool]:
-        """Take no more input until the returned function was called; it says whether to go on at all."""
+        """Take no more input until the returned function was called; it says whether to go on at all.
+
+        If so, ``proceed`` has to follow once what was waited for is done.
+        """
         self.stalled = True
 
         def resume() -> bool:
             self.stalled = False
-            return not self.ended and self.state is not ConnectionState.CLOSING
+            if self.state is ConnectionState.CLOSING:
+                self.proceed()  # a close-ok may have been waiting
+            return self.state not in (ConnectionState.CLOSING, ConnectionState.CLOSED)
 
         return resume
 

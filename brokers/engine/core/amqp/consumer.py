@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING
 
@@ -32,9 +32,7 @@ class Consumer:
     """
 
     __slots__ = (
-        "_pack",
-        "_pieces",
-        "_shape",
+        "_template",
         "arguments",
         "channel",
         "early",
@@ -79,9 +77,8 @@ class Consumer:
         """``deliver`` must look before it sends: not live, or the channel limits what may be out."""
         self.early: list[Delivery] = []
         """Deliveries that came before the client had its consume-ok."""
-        self._shape: tuple[bytes, int, int] = (b"", -1, -1)
-        self._pack: Callable[..., bytes] = struct.pack
-        self._pieces: tuple[bytes, bytes, bytes] = (b"", b"", b"")
+        self._template = (-1, -1, -1, b"", b"", b"")
+        """Lengths of the last message's route, header and body, and the octets that follow from these."""
 
     def __repr__(self) -> str:
         return f"Consumer({self.tag!r}, channel={self.channel.number})"
@@ -110,42 +107,34 @@ class Consumer:
             channel.unacked.update(zip(range(first, first + count), entries, strict=False))
         channel.delivered += count
         connection.counts.deliver += count
-        append = connection.out.append
-        shape, pack = self._shape, self._pack
-        start, middle, last = self._pieces
+        append, join, pack = connection.out.append, b"".join, _TAG.pack
         copy_limit = min(_COPY_LIMIT, connection.payload_limit - FRAME_OVERHEAD)
+        route_size, header_size, body_size, start, middle, last = self._template
         tag = first
         for _, redelivered, route, header, body in batch:
-            key = (route, len(header), len(body))
-            if key == shape:
-                append(pack(start, tag, redelivered, route, middle, header, last, body, END))
-            elif 0 < len(body) <= copy_limit:
-                shape = key
-                pack, start, middle, last = self._prepare(key)
-                append(pack(start, tag, redelivered, route, middle, header, last, body, END))
+            if len(route) != route_size:
+                route_size = len(route)
+                start = self._method_start(route_size)
+            if len(header) != header_size:
+                header_size = len(header)
+                middle = END + FRAME.pack(FRAME_HEADER, channel.number, header_size)
+            if len(body) != body_size:
+                body_size = len(body)
+                last = END + FRAME.pack(FRAME_BODY, channel.number, body_size)
+            if 0 < body_size <= copy_limit:
+                append(join((start, pack(tag, redelivered), route, middle, header, last, body, END)))
             else:
-                method = self._method_start() + _TAG.pack(tag, redelivered) + route
+                method = start[FRAME.size :] + pack(tag, redelivered) + route
                 connection.out += content_frames(channel.number, method, header, body, connection.frame_max)
             tag += 1
+        self._template = (route_size, header_size, body_size, start, middle, last)
         connection.written()
 
-    def _method_start(self) -> bytes:
+    def _method_start(self, route_size: int) -> bytes:
+        """The frame header and the beginning of ``basic.deliver``, up to the consumer tag."""
         tag = self.tag.encode()
-        return _DELIVER + bytes((len(tag),)) + tag
-
-    def _prepare(self, shape: tuple[bytes, int, int]) -> tuple[Callable[..., bytes], bytes, bytes, bytes]:
-        """What messages of one route and the same lengths have in common, packed at once per message."""
-        route, header_size, body_size = shape
-        number = self.channel.number
-        method = self._method_start()
-        start = FRAME.pack(FRAME_METHOD, number, len(method) + _TAG.size + len(route)) + method
-        middle = END + FRAME.pack(FRAME_HEADER, number, header_size)
-        last = END + FRAME.pack(FRAME_BODY, number, body_size)
-        layout = f">{len(start)}sQ?{len(route)}s{len(middle)}s{header_size}s{len(last)}s{body_size}sc"
-        self._shape = shape
-        self._pack = struct.Struct(layout).pack
-        self._pieces = (start, middle, last)
-        return self._pack, start, middle, last
+        method = _DELIVER + bytes((len(tag),)) + tag
+        return FRAME.pack(FRAME_METHOD, self.channel.number, len(method) + _TAG.size + route_size) + method
 
     def give_back(self, positions: Sequence[int]) -> None:
         """Return deliveries that never reached the client to the queue."""

@@ -86,7 +86,7 @@ def scan(connection: Connection, buf: bytes) -> tuple[int, int]:
                                 kind == 2
                                 and frame_channel == number
                                 and ident == _BASIC_HEADER
-                                and 14 <= size <= limit
+                                and size <= limit
                                 and header_end < length
                                 and buf[header_end] == FRAME_END
                             ):
