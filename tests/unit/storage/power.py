@@ -136,16 +136,16 @@ class PowerDisk(Disk):
     def _mixed(self, file: _File) -> bytes:
         """The synced bytes, and of the others what the disk made of them."""
         old, new, rng = file.durable, file.content, self._rng
-        if new[: len(old)] != old:  # cut or allocated and not synced: one or the other
-            return rng.choice((old, new))
-        result = bytearray(new[: rng.choice((len(old), len(new), rng.randint(len(old), len(new))))])
-        at = len(old)
-        while at < len(result):
-            end = min((at // SECTOR + 1) * SECTOR, len(result))
+        size = rng.choice((len(old), len(new), rng.randint(*sorted((len(old), len(new))))))
+        old, new = old.ljust(size, b"\0"), new.ljust(size, b"\0")
+        result = bytearray(old[:size])
+        for at in range(0, size, SECTOR):
+            end = min(at + SECTOR, size)
             fate = rng.random()
-            if fate < 0.2:
-                result[at:end] = bytes(end - at)
-            elif fate < 0.3:
-                result[at:end] = rng.randbytes(end - at)
-            at = end
+            if fate < 0.6:
+                result[at:end] = new[at:end]
+            elif fate < 0.7:
+                for byte in range(at, end):
+                    if old[byte] != new[byte]:
+                        result[byte] = rng.randrange(256)
         return bytes(result)
