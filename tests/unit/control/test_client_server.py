@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from brokers.engine.control import auth, client, failover
+from brokers.engine.control import auth, client, failover, server
 from brokers.engine.control.client import ControlClient, Endpoint, SyncControlClient
 from brokers.engine.control.protocol import ControlError, LineStream
 from tests.unit.control.served import SECRET, Served
@@ -270,14 +270,20 @@ def test_a_silent_watched_node_counts_as_lost_but_an_idle_one_does_not(
     run(scenario())
 
 
-def test_a_server_closes_though_a_watcher_never_reads() -> None:
+def test_a_server_closes_though_a_watcher_never_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_FAREWELL", 0.05)
+
     async def scenario() -> None:
         async with Served("node1") as one, raw_session(one.endpoint) as stream:
             await stream.write({"v": 1, "id": 1, "method": "watch", "params": {}})
-            for _ in range(8):
-                one.api.changes.put_nowait({"filler": "x" * 4_000_000})
-            while one.api.changes.qsize() == 8:
+            # More than the kernel takes for a peer who does not read.
+            one.api.changes.put_nowait({"filler": "x" * 40_000_000})
+            one.api.changes.put_nowait({"next": True})
+            while one.api.changes.qsize() == 2:
                 await asyncio.sleep(0)
+            for _ in range(500):
+                await asyncio.sleep(0)
+            assert one.api.changes.qsize() == 1, "a slow watcher is not given the next change"
             await one.server.close()
             stream.abort()
 
