@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
-.PHONY: help run setup test lint bench lock
+.PHONY: help run setup test bench lock lint lint-code lint-format lint-types lint-imports lint-templates
 
 help:
 	@echo "make run    set up what is missing, then run cluster, web, worker and beat; Ctrl-C stops them"
@@ -33,11 +33,22 @@ test: lint
 	@home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT \
 		&& MQ_HOME="$$home" $(BIN)/python -m pytest --durations=25 $(PYTEST_ARGS)
 
-lint: $(VENV)/.dev-installed
+# Apart, so that "make -k lint" shows all there is to mend.
+lint: lint-code lint-format lint-types lint-imports lint-templates
+
+lint-code: $(VENV)/.dev-installed
 	$(BIN)/ruff check .
+
+lint-format: $(VENV)/.dev-installed
 	$(BIN)/ruff format --check .
+
+lint-types: $(VENV)/.dev-installed
 	$(BIN)/mypy
+
+lint-imports: $(VENV)/.dev-installed
 	$(BIN)/lint-imports --no-logo
+
+lint-templates: $(VENV)/.dev-installed
 	$(BIN)/djlint templates --lint --quiet
 
 bench: $(VENV)/.dev-installed
