@@ -8,6 +8,8 @@ import struct
 
 _HEAD = struct.Struct(">BHI")
 END = b"\xce"
+BODY_FRAME = 131_000
+"""Bytes of body in one frame."""
 
 
 def frame(kind: int, channel: int, payload: bytes) -> bytes:
@@ -73,7 +75,8 @@ class RawClient:
         properties = b"\x10\x00\x02" if persistent else b"\x00\x00"
         header = struct.pack(">HHQ", 60, 0, len(body)) + properties
         publish = b"\x00\x00" + short("") + short(queue) + b"\x00"
-        return method(60, 40, publish) + frame(2, 1, header) + frame(3, 1, body)
+        pieces = [frame(3, 1, body[at : at + BODY_FRAME]) for at in range(0, len(body), BODY_FRAME)]
+        return b"".join((method(60, 40, publish), frame(2, 1, header), *pieces))
 
     def frames(self) -> list[tuple[int, bytes]]:
         """Frames that came in one read: (kind, payload)."""

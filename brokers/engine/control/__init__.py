@@ -28,7 +28,7 @@ Snapshot::
      "metadata": {"leader": name | null, "term", "state": "running" | "electing" | "no-quorum"},
      "nodes": [{"id", "name", "amqp": "127.0.0.1:5672", "state": "running" | "down" | "starting" | "draining",
                 "pid", "uptime", "leaders", "replicas", "connections", "memory", "disk_used", "disk_free",
-                "fsync_ms", "loop_delay_ms", "version"}],
+                "fsync_ms", "loop_delay_ms", "version", "alarms": ["memory", "disk"]}],
      "queues": [{"vhost", "name", "group", "durable", "exclusive", "auto_delete", "type", "arguments",
                  "leader": name | null, "term", "state": "running" | "electing" | "no-quorum",
                  "replicas": [{"node", "role": "leader" | "follower" | "learner" | "down", "lag"}],

@@ -42,6 +42,7 @@ class NodeRow(TypedDict):
     fsync_ms: float | None
     loop_delay_ms: float | None
     version: str | None
+    alarms: list[str] | None
 
 
 class ReplicaRow(TypedDict):

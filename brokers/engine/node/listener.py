@@ -18,6 +18,8 @@ TICK = 0.5
 """Seconds between looks at heartbeats and time-outs."""
 WRITE_HIGH = 1 << 20
 """Bytes waiting for a client's socket above which its consumers get no more credit."""
+WRITE_LIMIT = 64 << 20
+"""Bytes waiting for a client's socket above which it is not read either."""
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +34,8 @@ class AmqpSocket(asyncio.Protocol):
         self._held = False
         self.connection: Connection | None = None
         self.congested = False
+        self.told_blocked = False
+        """The client knows that publishers have to wait."""
         self.id = ""
         self.since = node.wall_clock()
 
@@ -60,7 +64,12 @@ class AmqpSocket(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         connection = self.connection
         assert connection is not None  # noqa: S101  # made with the connection
-        connection.receive(data, self._node.now())
+        try:
+            connection.receive(data, self._node.now())
+        except Exception:
+            # A defect of ours met this client's input: the others must not suffer for it.
+            _log.exception("connection %s of %s closed", self.id, connection.peer)
+            connection.close(541, "INTERNAL_ERROR - see the node's log")
         self._wake()
 
     def _wake(self) -> None:
@@ -72,6 +81,7 @@ class AmqpSocket(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.congested = False
         self._node.socket_drained(self)
+        self._wake()
 
     def flush(self) -> None:
         """Write the connection's output; follow its wish to be read or not."""
@@ -84,13 +94,21 @@ class AmqpSocket(asyncio.Protocol):
         if connection.ended:
             transport.close()
             return
-        self._read(not connection.paused and not self._held)
+        self._read(self._wanted())
+
+    def _wanted(self) -> bool:
+        """Whether the client may go on talking. One that does not read what it is told may not for ever."""
+        connection, transport = self.connection, self._transport
+        assert connection is not None  # noqa: S101  # made with the connection
+        assert transport is not None  # noqa: S101
+        unread = self.congested and transport.get_write_buffer_size() > WRITE_LIMIT
+        return not (connection.paused or self._held or unread)
 
     def hold(self, held: bool) -> None:
         """Stop reading (the node has more publishes than it can commit), or go on."""
         self._held = held
         if self.connection is not None and not self.connection.ended:
-            self._read(not self.connection.paused and not held)
+            self._read(self._wanted())
 
     def _read(self, wanted: bool) -> None:
         if wanted is self._paused and self._transport is not None and not self._transport.is_closing():

@@ -25,10 +25,11 @@ from brokers.engine.core.raft.types import Membership, Role, RoleChange
 from brokers.engine.node.broker import NodeBroker
 from brokers.engine.node.listener import AmqpSocket, connection_settings
 from brokers.engine.node.metadata_service import METADATA_GROUP, MetadataService
-from brokers.engine.node.peers import JSON, METADATA, RAFT, SESSION, Peers
+from brokers.engine.node.peers import JSON, METADATA, RAFT, REPLY, SESSION, Peers
 from brokers.engine.node.pressure import Pressure
 from brokers.engine.node.queues import Queues
 from brokers.engine.node.replication import Replication
+from brokers.engine.node.replies import Replies
 from brokers.engine.node.snapshots import Snapshots
 from brokers.engine.storage.errors import LogFull
 
@@ -91,8 +92,10 @@ class Node:
             congested=self._congested,
             on_deserted=self._on_deserted,
         )
+        self.replies = Replies(me.id, lambda node, parts: self.peers.send(node, REPLY, parts))
         self.broker = NodeBroker(
-            me.id, me.name, self.boot, config.name, loop, self.service, self.queues, self.live_nodes
+            *(me.id, me.name, self.boot, config.name, loop),
+            *(self.service, self.queues, self.live_nodes, self.replies),
         )
         self.snapshots = Snapshots(self.replication, self.queues, self.service.metadata)
         self.pressure = Pressure(self)
@@ -377,6 +380,8 @@ class Node:
             self.replication.propose(METADATA_GROUP, frame)
         elif channel == JSON:
             self.on_json(node, frame)
+        elif channel == REPLY:
+            self.replies.receive(node, frame)
         else:
             raise ValueError(f"frame on unknown channel {channel}")
         self.wake()
@@ -416,7 +421,7 @@ class Node:
 
     def _congested(self, consumer: Consumer) -> bool:
         socket = self._owners.get(consumer.channel.connection)
-        return socket is not None and socket.congested
+        return consumer.held > 0 or (socket is not None and socket.congested)
 
     def _touch(self, consumer: Consumer) -> None:
         socket = self._owners.get(consumer.channel.connection)

@@ -17,10 +17,13 @@ from brokers.engine.config import NodeConfig
 from brokers.engine.control import auth
 from brokers.engine.control.protocol import ControlError
 
-RAFT, SESSION, JSON, METADATA = 0, 1, 2, 3
-"""Channels of a link: consensus, queue sessions, everything rare, metadata commands for the leader."""
+RAFT, SESSION, JSON, METADATA, REPLY = 0, 1, 2, 3, 4
+"""Channels of a link: consensus, queue sessions, everything rare, metadata commands for the leader, direct
+replies."""
 
 MAX_FRAME: Final = 512 * 1024 * 1024
+MAX_UNREAD: Final = 128 * 1024 * 1024
+"""Bytes that may wait for a peer; more would be this node's memory spent on a peer that does not read."""
 REDIAL: Final = 0.1
 """Seconds between attempts to reach a node."""
 CONNECT_TIMEOUT: Final = 2.0
@@ -176,8 +179,13 @@ class PeerLink(asyncio.Protocol):
 
     def flush(self) -> None:
         """Write what was queued in this turn."""
-        if self._out and self.transport is not None:
-            out, self._out = self._out, []
+        if not self._out or self.transport is None:
+            return
+        out, self._out = self._out, []
+        if self.transport.get_write_buffer_size() > MAX_UNREAD:
+            self.fail(f"it has {MAX_UNREAD} bytes unread; it is stuck, or much too slow")
+            self.transport.abort()
+        else:
             self.transport.write(b"".join(out))
 
 

@@ -10,6 +10,7 @@ from brokers.engine import __version__
 from brokers.engine.core.model.arguments import arguments_to_json
 from brokers.engine.core.model.topology import QueueInfo
 from brokers.engine.node.hosts import Host, ReplicaHost
+from brokers.engine.node.pressure import resident_bytes
 
 if TYPE_CHECKING:
     from brokers.engine.node.node import Node
@@ -20,8 +21,6 @@ SMOOTHING = 0.4
 """Weight of the newest sample in a rate."""
 QUIET = 0.05
 """Messages per second below which a fading rate is called 0."""
-
-_page = os.sysconf("SC_PAGE_SIZE")
 
 
 class QueueRates:
@@ -133,8 +132,6 @@ class Statistics:
         log = node.replication.log
         stats = log.stats()
         hosts = node.queues.hosts.values()
-        with open("/proc/self/statm", encoding="ascii") as file:
-            memory = int(file.read().split()[1]) * _page
         return {
             "id": node.me.id,
             "name": node.me.name,
@@ -145,12 +142,13 @@ class Statistics:
             "leaders": sum(1 for host in hosts if host.leader is not None),
             "replicas": len(hosts),
             "connections": len(node.sockets),
-            "memory": memory,
+            "memory": resident_bytes(),
             "disk_used": stats.bytes,
             "disk_free": log.free_bytes(),
             "fsync_ms": round(stats.average_sync * 1000, 2),
             "loop_delay_ms": round(node.pressure.delay * 1000, 2),
             "version": __version__,
+            "alarms": sorted(node.pressure.alarms),
         }
 
     def connection_rows(self) -> list[Row]:

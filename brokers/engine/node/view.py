@@ -78,6 +78,7 @@ class ClusterView:
                 host.failover.reason = "transfer"
             return
         self._node_reports[node] = report["node"]
+        self._node.pressure.peer_alarms(node, frozenset(report["node"]["alarms"]))
         self._connections[node] = report["connections"]
         for row in report["queues"]:
             known = self._reported.get(row["group"])

@@ -16,6 +16,9 @@ from brokers.engine.core.model.queue_state import QueueState
 ConsumerKey = tuple[int, int]
 """(node id, the node's own number for the consumer)."""
 
+WINDOW_BYTES = 8 << 20
+"""Bytes on their way to a consumer without a prefetch limit; a turn's hand-out may come on top."""
+UNBOUNDED = 1 << 62
 CHUNK_LIMIT = 64
 """How many messages one consumer gets in a row while others wait for theirs."""
 
@@ -32,7 +35,17 @@ class Assignment(NamedTuple):
 class Slot:
     """A consumer as the queue's leader sees it. ``credit``: how many more messages it may be sent now."""
 
-    __slots__ = ("credit", "exclusive", "holder", "key", "no_ack", "priority", "unsettled", "windowed")
+    __slots__ = (
+        "credit",
+        "exclusive",
+        "holder",
+        "key",
+        "no_ack",
+        "priority",
+        "room",
+        "unsettled",
+        "windowed",
+    )
 
     def __init__(
         self,
@@ -52,6 +65,8 @@ class Slot:
         self.priority = priority
         self.windowed = windowed
         """Credit comes back as its socket drains, not by settling."""
+        self.room = WINDOW_BYTES if windowed else UNBOUNDED
+        """Bytes that it may be sent now."""
         self.holder = holder
         """Gets nothing more, but holds unsettled messages: a basic.get, a cancelled consumer."""
         self.unsettled: set[int] = set()
@@ -215,7 +230,7 @@ class Dispatcher:
 
     def wants(self) -> bool:
         """Whether some consumer has credit."""
-        return any(slot.credit > 0 for slot in self._ring)
+        return any(slot.credit > 0 and slot.room > 0 for slot in self._ring)
 
     def blocked_by_watermark(self) -> bool:
         """Whether ready messages wait for the watermark alone."""
@@ -262,7 +277,7 @@ class Dispatcher:
     def assign(self, budget: int = 1 << 62) -> Iterator[Assignment]:
         """Hand out what is ready to those with credit, in turn, until either or ``budget`` runs out."""
         while budget > 0:
-            eligible = [slot for slot in self._ring if slot.credit > 0]
+            eligible = [slot for slot in self._ring if slot.credit > 0 and slot.room > 0]
             if not eligible:
                 return
             top = eligible[0].priority

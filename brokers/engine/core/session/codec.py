@@ -18,7 +18,7 @@ _two = Struct(">BQQ")
 _settle = Struct(">BQQQBI")
 _attach = Struct(">BQQQ?????hI")
 _flagged = Struct(">BQQ?")
-_three = Struct(">BQQQ")
+_four = Struct(">BQQQQ")
 _pieces = Struct(">BQQQI")
 _piece = Struct(">Q?II")
 
@@ -27,10 +27,10 @@ _flat_layouts: dict[type[Any], Struct] = {
     m.SettledTo: _two,
     m.Attached: _flagged,
     m.Detach: _flagged,
-    m.Credit: _three,
+    m.Credit: _four,
     m.Get: _flagged,
     m.Ask: _flagged,
-    m.Answer: Struct(">BQQQQ"),
+    m.Answer: _four,
     m.Hello: _two,
     m.Resumed: _two,
 }

@@ -218,6 +218,7 @@ class QueueLeader:
         slot = self.dispatcher.slots.get((node, message.consumer))
         if slot is not None:
             slot.credit += message.amount
+            slot.room += message.size
 
     def _get(self, node: int, message: m.Get) -> None:
         self._gets.append((node, message))
@@ -296,7 +297,7 @@ class QueueLeader:
 
     def _pieces(self, assignment: Assignment) -> list[m.Piece]:
         found: list[m.Piece] = []
-        first, end = assignment.first, assignment.end
+        slot, first, end = assignment.slot, assignment.first, assignment.end
         self.delivered += end - first
         if assignment.redelivered:
             self.redelivered += end - first
@@ -305,6 +306,8 @@ class QueueLeader:
             stop = min(end, base + size)
             ends, data = self._read(entry).slice(first - base, stop - base)
             found.append((first, assignment.redelivered, ends, data))
+            if slot.windowed:
+                slot.room -= len(data)
             first = stop
         return found
 

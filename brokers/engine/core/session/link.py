@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol
 from brokers.engine.core.amqp.consumer import Consumer
 from brokers.engine.core.amqp.port import Delivery, Outcome
 from brokers.engine.core.model import entries
+from brokers.engine.core.model.delivery import WINDOW_BYTES
 from brokers.engine.core.model.intervals import runs
 from brokers.engine.core.session import messages as m
 
@@ -41,7 +42,7 @@ class Load:
 class Membership:
     """A consumer as its link knows it."""
 
-    __slots__ = ("consumer", "drained", "holder", "joined", "windowed")
+    __slots__ = ("consumer", "drained", "drained_bytes", "holder", "joined", "windowed")
 
     def __init__(self, consumer: Consumer, *, holder: bool = False) -> None:
         self.consumer = consumer
@@ -51,6 +52,7 @@ class Membership:
         """Takes the answer to the attachment, once."""
         self.drained = 0
         """Messages its socket has taken and the leader doesn't know of yet."""
+        self.drained_bytes = 0
 
 
 class QueueLink:
@@ -146,7 +148,7 @@ class QueueLink:
         outstanding = [] if consumer.no_ack else runs(sorted(consumer.outstanding()))
         held = sum(end - first for first, end in outstanding)
         credit = WINDOW if member.windowed else max(0, consumer.prefetch - held)
-        member.drained = 0
+        member.drained = member.drained_bytes = 0
         return m.Attach(
             self.group,
             number,
@@ -225,9 +227,10 @@ class QueueLink:
         if self._settling:
             self._send_settlements()
         for number, member in self._members.items():
-            if member.drained >= WINDOW // 4 and not self._congested(member.consumer):
-                self._tell(m.Credit(self.group, number, member.drained))
-                member.drained = 0
+            due = member.drained >= WINDOW // 4 or member.drained_bytes >= WINDOW_BYTES // 4
+            if due and not self._congested(member.consumer):
+                self._tell(m.Credit(self.group, number, member.drained, member.drained_bytes))
+                member.drained = member.drained_bytes = 0
 
     def _send_settlements(self) -> None:
         settling, self._settling = self._settling, {}
@@ -303,6 +306,7 @@ class QueueLink:
         batch = _deliveries(message.pieces)
         if member.windowed:
             member.drained += len(batch)
+            member.drained_bytes += sum(len(data) for _, _, _, data in message.pieces)
             if not self._dirty:
                 self._dirty = True
                 self._mark(self)

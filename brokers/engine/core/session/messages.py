@@ -80,11 +80,12 @@ class Detach(NamedTuple):
 
 
 class Credit(NamedTuple):
-    """Link to leader: the consumer's socket took ``amount`` more messages."""
+    """Link to leader: the consumer's socket took ``amount`` more messages, of ``size`` bytes in all."""
 
     group: int
     consumer: int
     amount: int
+    size: int
 
 
 class Get(NamedTuple):
