@@ -53,6 +53,8 @@ class ClusterConfig:
     cluster_id: str
     name: str
     nodes: tuple[NodeConfig, ...]
+    founders: tuple[int, ...]
+    """Ids of the nodes that the cluster began with; the others joined later."""
 
     @classmethod
     def ensure(cls, home: Path, nodes: int | None = None, amqp_port: int | None = None) -> ClusterConfig:
@@ -74,7 +76,10 @@ class ClusterConfig:
                     f"{home / 'cluster'} holds a node's data but no cluster.json; restore that file (a new "
                     f"one would be of a new cluster, which cannot read the data) or choose another MQ_HOME"
                 )
-            config = cls(home, uuid.uuid4().hex, "mqconsole", _lay_out(range(1, count + 1), base))
+            nodes_at_first = _lay_out(range(1, count + 1), base)
+            config = cls(
+                home, uuid.uuid4().hex, "mqconsole", nodes_at_first, tuple(node.id for node in nodes_at_first)
+            )
             _write_secret(config.secret_path)
             config.save()
             return config
@@ -105,14 +110,24 @@ class ClusterConfig:
             raise ConfigError(f"there is no cluster in {home}: {path} does not exist") from None
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} cannot be read: {error}") from error
-        return cls(
-            home, _text(path, data, "cluster_id"), _text(path, data, "name"), tuple(_parse_nodes(path, data))
-        )
+        members = tuple(_parse_nodes(path, data))
+        founders = data.get("founders", [node.id for node in members])
+        if not isinstance(founders, list) or not all(isinstance(id_, int) for id_ in founders):
+            raise ConfigError(f"{path}: 'founders' must be a list of node ids, not {founders!r}")
+        return cls(home, _text(path, data, "cluster_id"), _text(path, data, "name"), members, tuple(founders))
 
     def save(self) -> None:
         """Write cluster.json so that a crash leaves the old one or the new one, whole."""
         nodes = [asdict(node) for node in self.nodes]
-        text = json.dumps({"cluster_id": self.cluster_id, "name": self.name, "nodes": nodes}, indent=2)
+        text = json.dumps(
+            {
+                "cluster_id": self.cluster_id,
+                "name": self.name,
+                "founders": list(self.founders),
+                "nodes": nodes,
+            },
+            indent=2,
+        )
         write_atomically(self.path(self.home), (text + "\n").encode())
 
     @staticmethod

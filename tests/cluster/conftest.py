@@ -25,12 +25,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
 
 @pytest.fixture
 def make_cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Cluster]]:
-    """``make_cluster(nodes=3, env=None, home=None)``: a cluster that is not started yet; killed after the test."""
+    """``make_cluster(nodes=3, env=None, home=None, base=None)``: not started yet; killed after the test."""
     made: list[Cluster] = []
     with ExitStack() as stack:
 
-        def make(nodes: int = 3, env: dict[str, str] | None = None, home: Path | None = None) -> Cluster:
-            cluster = Cluster(home or tmp_path / f"cluster{len(made) + 1}", nodes, env)
+        def make(
+            nodes: int = 3,
+            env: dict[str, str] | None = None,
+            home: Path | None = None,
+            base: int | None = None,
+        ) -> Cluster:
+            cluster = Cluster(home or tmp_path / f"cluster{len(made) + 1}", nodes, env, base)
             made.append(stack.enter_context(cluster))
             return cluster
 

@@ -32,8 +32,10 @@ T = TypeVar("T")
 class Cluster:
     """A cluster of node processes under ``home``; use it as a context manager."""
 
-    def __init__(self, home: Path, nodes: int = 3, env: dict[str, str] | None = None) -> None:
-        self.config = ClusterConfig.ensure(home, nodes, free_base(nodes))
+    def __init__(
+        self, home: Path, nodes: int = 3, env: dict[str, str] | None = None, base: int | None = None
+    ) -> None:
+        self.config = ClusterConfig.ensure(home, nodes, base or free_base(nodes))
         self.control = SyncControlClient.from_config(self.config)
         self._env = env or {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}

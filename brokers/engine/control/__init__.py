@@ -25,7 +25,7 @@ Snapshot::
     {"version": 1,
      "cluster": {"id", "name"},
      "answered_by": "node1",
-     "metadata": {"leader": name | null, "term", "state": "running" | "electing" | "no-quorum"},
+     "metadata": {"leader": name | null, "term", "voters": [names], "state": "running" | "electing" | "no-quorum"},
      "nodes": [{"id", "name", "amqp": "127.0.0.1:5672", "state": "running" | "down" | "starting" | "draining",
                 "pid", "uptime", "leaders", "replicas", "connections", "memory", "disk_used", "disk_free",
                 "fsync_ms", "loop_delay_ms", "version", "alarms": ["memory", "disk"]}],

@@ -21,6 +21,7 @@ class MetadataRow(TypedDict):
 
     leader: str | None
     term: int
+    voters: list[str]
     state: GroupState
 
 

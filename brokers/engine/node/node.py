@@ -24,6 +24,7 @@ from brokers.engine.core.raft.records import KIND_DATA, Entry, Snapshot
 from brokers.engine.core.raft.types import Membership, Role, RoleChange
 from brokers.engine.node.broker import NodeBroker
 from brokers.engine.node.listener import AmqpSocket, connection_settings
+from brokers.engine.node.membership import Memberships, founders
 from brokers.engine.node.metadata_service import METADATA_GROUP, MetadataService
 from brokers.engine.node.peers import JSON, METADATA, RAFT, REPLY, SESSION, Peers
 from brokers.engine.node.pressure import Pressure
@@ -99,18 +100,21 @@ class Node:
         )
         self.snapshots = Snapshots(self.replication, self.queues, self.service.metadata)
         self.pressure = Pressure(self)
+        self.memberships = Memberships(self)
         self._recover()
 
     # -- start and end --------------------------------------------------------------------------------
 
     def _recover(self) -> None:
-        members = Membership.of([node.id for node in self.config.nodes])
         images = {image.group: image for image in self.replication.images}
         image = images.pop(METADATA_GROUP, None) or empty_image(METADATA_GROUP)
         if image.snapshot is not None and image.snapshot.state:
             self.service.metadata.restore(image.snapshot.state)
         self.snapshots.metadata_applied(image.snapshot.index if image.snapshot else 0)
-        self.replication.add_group(image, members)
+        self.replication.add_group(image, founders(self))
+        if image.snapshot is None:
+            # Who founded the cluster is known from the log alone from now on.
+            self.replication.snapshot(METADATA_GROUP, 0, b"", 1)
         for group, found in images.items():
             self.queues.add_replica(group, found.snapshot)
             self.replication.add_group(found)
@@ -211,6 +215,7 @@ class Node:
                         self._dirty_sockets.add(socket)
                 self.pressure.check()
                 self.snapshots.check(now)
+                self.memberships.check()
             self.wake()
 
     def _bootstrap(self) -> None:
@@ -318,6 +323,8 @@ class Node:
             self._queue_created(event.info)
         elif isinstance(event, events.QueueDeleted):
             self._queue_deleted(event.info)
+        elif isinstance(event, events.QueueChanged):
+            self.memberships.queue_changed(event.before, event.after)
 
     def _queue_created(self, info: QueueInfo) -> None:
         self.queues.announce(info)

@@ -169,6 +169,7 @@ class ClusterView:
         return {
             "leader": self._node.node_name(leader) if leader else None,
             "term": status.term,
+            "voters": [self._node.node_name(n) for n in status.membership.voters],
             "state": "running" if leader and enough else "electing" if enough else "no-quorum",
         }
 

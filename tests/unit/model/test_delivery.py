@@ -158,8 +158,8 @@ def test_a_repeated_batch_is_applied_once_and_a_gap_not_at_all(state: QueueState
 
 
 def test_messages_come_out_of_an_entry_as_they_went_in() -> None:
-    parts = []
-    ends = []
+    parts: list[bytes] = []
+    ends: list[int] = []
     for body in (b"", b"one", b"two" * 100):
         parts.append(entries.message_prefix(b"rt", b"head") + b"rt" + b"head" + body)
         ends.append(len(parts[-1]) + (ends[-1] if ends else 0))
