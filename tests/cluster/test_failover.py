@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import partial
 
 import pytest
 
@@ -77,18 +78,17 @@ def test_frozen_leader_is_deposed_and_harms_nobody_when_it_thaws(cluster: Cluste
     for _ in range(2):
         leader = cluster.leader(QUEUE)
         cluster.pause(leader)
-        others = [name for name in cluster.names if name != leader]
-        cluster.wait_for(
-            lambda leader=leader, others=others: (
-                cluster.queue(QUEUE, node=others[0])["leader"] not in (leader, None)
-            ),
-            "another node leads",
-        )
+        cluster.wait_for(partial(_led_by_another, cluster, leader), "another node leads")
         wait_for_traffic(cluster, traffic)
         cluster.resume(leader)
         cluster.wait_until_running(leader)
         wait_for_traffic(cluster, traffic)
     traffic.finish().check()
+
+
+def _led_by_another(cluster: Cluster, former: str) -> bool:
+    witness = next(name for name in cluster.names if name != former)
+    return cluster.queue(QUEUE, node=witness)["leader"] not in (former, None)
 
 
 def test_minority_confirms_nothing(cluster: Cluster, traffic: Traffic) -> None:
