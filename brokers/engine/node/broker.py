@@ -15,9 +15,17 @@ from brokers.engine.core.amqp.channel import Channel
 from brokers.engine.core.amqp.connection import Connection
 from brokers.engine.core.amqp.consumer import Consumer
 from brokers.engine.core.amqp.errors import AmqpError
-from brokers.engine.core.amqp.methods import BasicConsume, BasicConsumeOk, BasicGet, Method, QueueDeclare
-from brokers.engine.core.amqp.port import Delivery, Done, Target
+from brokers.engine.core.amqp.methods import (
+    BasicConsume,
+    BasicConsumeOk,
+    BasicGet,
+    Method,
+    QueueDeclare,
+    QueueDeclareOk,
+)
+from brokers.engine.core.amqp.port import DIRECT_REPLY_TO, Delivery, Done, Target
 from brokers.engine.core.amqp.properties import decode_properties
+from brokers.engine.core.amqp.rewriting import rewrite
 from brokers.engine.core.model import commands
 from brokers.engine.core.model.handlers import (
     AskQueue,
@@ -31,10 +39,19 @@ from brokers.engine.core.model.handlers import (
 )
 from brokers.engine.core.model.passwords import NOBODY, verify_password
 from brokers.engine.core.model.routing import needs_headers, route
-from brokers.engine.core.model.topology import QueueInfo
+from brokers.engine.core.model.sender_routes import BCC, sender_routes
+from brokers.engine.core.model.topology import DEFAULT_EXCHANGE, QueueInfo
 from brokers.engine.node.metadata_service import MetadataService
 from brokers.engine.node.queues import Queues
-from brokers.engine.node.targets import ComputedTarget, FanoutTarget, Gather, NoTarget, QueueTarget
+from brokers.engine.node.replies import ADDRESS_PREFIX, Replies, ReplyTarget
+from brokers.engine.node.targets import (
+    ComputedTarget,
+    FanoutTarget,
+    Gather,
+    NoTarget,
+    QueueTarget,
+    RewritingTarget,
+)
 
 PATIENCE = 15.0
 """Seconds that a client waits for a queue or cluster without a leader before it is refused."""
@@ -49,7 +66,7 @@ CAPABILITIES = {
     "consumer_priorities": True,
     "authentication_failure_close": True,
     "per_consumer_qos": True,
-    "direct_reply_to": False,
+    "direct_reply_to": True,
 }
 
 _log = logging.getLogger(__name__)
@@ -68,6 +85,7 @@ class NodeBroker:
         service: MetadataService,
         queues: Queues,
         live_nodes: Callable[[], Collection[int]],
+        replies: Replies,
     ) -> None:
         self._node = node
         self._boot = boot
@@ -76,6 +94,7 @@ class NodeBroker:
         self._metadata = service.metadata
         self._queues = queues
         self._live_nodes = live_nodes
+        self._replies = replies
         self.connections: dict[Connection, str] = {}
         """Open connections and their ids."""
         self._owners: set[str] = set()
@@ -118,7 +137,7 @@ class NodeBroker:
         known = self._metadata.state.users.get(user)
         stored = known.password_hash if known is not None and known.password_hash else NOBODY
         proof = hmac.digest(self._verify_key, f"{user}\0{stored}\0{password}".encode(), "sha256")
-        refusal = errors.login_refused("PLAIN")
+        refusal = errors.login_refused(connection.mechanism)
         if user in LOOPBACK_USERS and not connection.loopback:
             _log.warning("login of %r from %s refused: loopback only", user, connection.peer)
             done(refusal)
@@ -179,24 +198,42 @@ class NodeBroker:
 
     def resolve(self, channel: Channel, route: bytes) -> Target:
         """See ``port.Broker``."""
-        split = 1 + route[0]
-        exchange = route[1:split].decode()
-        key = route[split + 1 :].decode("utf-8", "surrogateescape")
+        exchange, key = _names(route)
         connection = channel.connection
         vhost = publishable(self._metadata, connection.vhost, connection.user, exchange)
+        if key.startswith(ADDRESS_PREFIX) and exchange == DEFAULT_EXCHANGE:
+            return ReplyTarget(self._replies, key)
         if needs_headers(vhost, exchange):
             return ComputedTarget(lambda header: self._target(connection.vhost, exchange, key, header))
         target = self._target(connection.vhost, exchange, key, b"")
         connection.routes[route] = target
         return target
 
+    def resolve_special(self, channel: Channel, route: bytes, header: bytes) -> Target:
+        """See ``port.Broker``."""
+        connection = channel.connection
+        properties = decode_properties(header)
+        keys = sender_routes(properties.headers)
+        if keys:
+            exchange, key = _names(route)
+            publishable(self._metadata, connection.vhost, connection.user, exchange)
+            target: Target = self._target(connection.vhost, exchange, key, header, keys)
+        else:
+            target = connection.routes.get(route) or channel.resolve(route)
+        direct = properties.reply_to == DIRECT_REPLY_TO
+        hidden = properties.headers is not None and BCC in properties.headers
+        if not direct and not hidden:
+            return target
+        reply_to = self._replies.address(channel) if direct else None
+        return RewritingTarget(target, rewrite(header, reply_to=reply_to, drop=(BCC,)))
+
     def _target(
-        self, vhost: str, exchange: str, key: str, header: bytes
+        self, vhost: str, exchange: str, key: str, header: bytes, also: Sequence[str] = ()
     ) -> QueueTarget | FanoutTarget | NoTarget:
         def headers() -> Mapping[str, object]:
             return (decode_properties(header).headers or {}) if header else {}
 
-        queues = route(self._metadata.state.vhost(vhost), exchange, key, headers)
+        queues = route(self._metadata.state.vhost(vhost), exchange, key, headers, also)
         if not queues:
             return self._nowhere
         if len(queues) == 1:
@@ -213,10 +250,25 @@ class NodeBroker:
 
     def call(self, channel: Channel, method: Method, done: Done) -> None:
         """See ``port.Broker``."""
+        if isinstance(method, QueueDeclare) and method.queue.startswith(DIRECT_REPLY_TO):
+            self._declare_reply_queue(channel, method, done)
+            return
         context = self._context(channel)
         if isinstance(method, QueueDeclare) and method.exclusive:
             self._owners.add(context.connection)
         self._follow(decide(self._metadata, context, method), done)
+
+    def _declare_reply_queue(self, channel: Channel, method: QueueDeclare, done: Done) -> None:
+        """The pseudo-queue is always there, an address as long as its channel waits for replies."""
+        missing = errors.no_queue(method.queue, channel.connection.vhost)
+
+        def found(exists: bool) -> None:
+            done(QueueDeclareOk(method.queue, 0, 1) if exists else missing)
+
+        if method.queue == DIRECT_REPLY_TO:
+            found(True)
+        else:
+            self._replies.exists(method.queue, self._once(found, done, lambda: missing))
 
     def _follow(self, decision: Decision, done: Done) -> None:
         if isinstance(decision, AskQueue):
@@ -275,6 +327,10 @@ class NodeBroker:
 
     def consume(self, channel: Channel, consumer: Consumer, method: BasicConsume, done: Done) -> None:
         """See ``port.Broker``."""
+        if method.queue == DIRECT_REPLY_TO:
+            self._replies.consume(channel, consumer)
+            done(BasicConsumeOk(consumer.tag))
+            return
         context = self._context(channel)
         try:
             info = usable_queue(self._metadata, context, queue_name(context, method.queue))
@@ -303,7 +359,10 @@ class NodeBroker:
 
     def cancel(self, consumer: Consumer) -> None:
         """See ``port.Broker``."""
-        self._link_of(consumer, lambda link: link.cancel(consumer))
+        if self._replies.is_ours(consumer):
+            self._replies.forget(consumer.channel)
+        else:
+            self._link_of(consumer, lambda link: link.cancel(consumer))
 
     def get(self, channel: Channel, consumer: Consumer, method: BasicGet, done: Callable[..., None]) -> None:
         """See ``port.Broker``."""
@@ -332,12 +391,19 @@ class NodeBroker:
         for consumer in consumers:
             if consumer.handle is not None:
                 self._link_of(consumer, lambda link, consumer=consumer: link.release(consumer))
+        self._replies.forget(channel)
         self._gathers.pop(channel, None)
 
     def _link_of(self, consumer: Consumer, act: Callable[..., None]) -> None:
         link = getattr(consumer, "queue", None)
         if link is not None and self._queues.links.get(link.group) is link:
             act(link)
+
+
+def _names(route: bytes) -> tuple[str, str]:
+    """Exchange and routing key of a checked route."""
+    split = 1 + route[0]
+    return route[1:split].decode(), route[split + 1 :].decode("utf-8", "surrogateescape")
 
 
 def _unavailable(info: QueueInfo) -> AmqpError:

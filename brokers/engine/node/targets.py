@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from brokers.engine.core.amqp.channel import Channel
 from brokers.engine.core.amqp.constants import NO_ROUTE
+from brokers.engine.core.amqp.port import Target
 from brokers.engine.core.session.link import QueueLink
 
 
@@ -101,3 +102,19 @@ class ComputedTarget:
     ) -> None:
         """See ``port.Target``."""
         self._find(header).publish(channel, tag, route, header, body, mandatory)
+
+
+class RewritingTarget:
+    """Publishes one message with another header than it came with."""
+
+    __slots__ = ("_header", "_target")
+
+    def __init__(self, target: Target, header: bytes) -> None:
+        self._target = target
+        self._header = header
+
+    def publish(
+        self, channel: Channel, tag: int, route: bytes, header: bytes, body: bytes, mandatory: bool
+    ) -> None:
+        """See ``port.Target``."""
+        self._target.publish(channel, tag, route, self._header, body, mandatory)

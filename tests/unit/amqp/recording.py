@@ -79,6 +79,10 @@ class RecordingBroker:
             channel.connection.routes[route] = self
         return self
 
+    def resolve_special(self, channel: Channel, route: bytes, header: bytes) -> RecordingBroker:
+        self.calls.append(("resolve_special", route, header))
+        return self
+
     def publish(
         self, channel: Channel, tag: int, route: bytes, header: bytes, body: bytes, mandatory: bool
     ) -> None:

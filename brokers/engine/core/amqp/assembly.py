@@ -13,7 +13,15 @@ from brokers.engine.core.amqp.errors import (
     syntax_error,
     unexpected_frame,
 )
-from brokers.engine.core.amqp.properties import HEADER, USER_ID, check_header, decode_properties
+from brokers.engine.core.amqp.port import DIRECT_REPLY_TO
+from brokers.engine.core.amqp.properties import (
+    HEADER,
+    HEADERS,
+    REPLY_TO,
+    USER_ID,
+    check_header,
+    decode_properties,
+)
 from brokers.engine.core.amqp.routes import PUBLISH_IDS, check_route
 
 if TYPE_CHECKING:
@@ -21,12 +29,15 @@ if TYPE_CHECKING:
 
 PUBLISH = b"\x00\x3c\x00\x28"
 """How the payload of ``basic.publish`` begins."""
+_CC, _BCC = b"\x02CC", b"\x03BCC"
+"""Names of header fields as they stand in a table; what merely looks like one is sorted out by the broker."""
+_DIRECT_REPLY = bytes((len(DIRECT_REPLY_TO),)) + DIRECT_REPLY_TO.encode()
 
 
 class Assembly:
     """One message on its way in; ``complete`` once all of it is there."""
 
-    __slots__ = ("_body", "_connection", "_missing", "complete", "header", "mandatory", "route")
+    __slots__ = ("_body", "_connection", "_missing", "complete", "header", "mandatory", "route", "special")
 
     def __init__(self, connection: Connection, payload: bytes) -> None:
         """``payload`` is the method frame's. Raises ``AmqpError`` 502, or 540 for immediate=true."""
@@ -38,6 +49,8 @@ class Assembly:
             raise not_implemented("immediate=true").during(*PUBLISH_IDS)
         self.mandatory = bits & 1 == 1
         self.header = b""
+        self.special = False
+        """See ``accept_header``."""
         self.complete = False
         self._missing = 0
         self._body = bytearray()
@@ -68,7 +81,7 @@ class Assembly:
         class_id = int.from_bytes(payload[:2], "big")
         if len(payload) >= 2 and class_id != CLASS_BASIC:
             raise unexpected_frame(f"{expected} one for class {class_id} instead")
-        accept_header(self._connection, payload)
+        self.special = accept_header(self._connection, payload)
         size = HEADER.unpack_from(payload)[2]
         limit = self._connection.settings.max_message_size
         if size > limit:
@@ -91,16 +104,24 @@ class Assembly:
             raise resource_error(f"unfinished messages on this connection take more than {limit} octets")
 
 
-def accept_header(connection: Connection, header: bytes) -> None:
+def accept_header(connection: Connection, header: bytes) -> bool:
     """Make sure that consumers can read ``header`` and that it names no other user as the publisher.
 
-    Raises ``AmqpError`` 502, 406. A header that passed is remembered, as many messages have the same.
+    Whether the message is *special*: its header names further routes (CC, BCC) or has to be rewritten
+    (BCC, direct reply-to), see ``port.Broker.resolve_special``. Raises ``AmqpError`` 502, 406. A header that
+    passed is remembered, as many messages have the same.
     """
     check_header(header)
-    if HEADER.unpack_from(header)[3] & USER_ID:
+    flags = HEADER.unpack_from(header)[3]
+    if flags & USER_ID:
         claimed, user = decode_properties(header).user_id, connection.user
         if claimed != user:
             raise precondition_failed(
                 f"user_id property set to '{claimed}' but authenticated user was '{user}'"
             )
+    if flags & REPLY_TO and _DIRECT_REPLY in header:
+        return True
+    if flags & HEADERS and (_CC in header or _BCC in header):
+        return True
     connection.checked_header = header
+    return False

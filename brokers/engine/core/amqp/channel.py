@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 from brokers.engine.core.amqp import methods as m
 from brokers.engine.core.amqp.assembly import PUBLISH, Assembly
 from brokers.engine.core.amqp.confirms import Confirms
-from brokers.engine.core.amqp.constants import FRAME_METHOD
+from brokers.engine.core.amqp.constants import FRAME_METHOD, NO_ROUTE
 from brokers.engine.core.amqp.errors import AmqpError, unexpected_frame
 from brokers.engine.core.amqp.frames import content_frames, method_frame
 from brokers.engine.core.amqp.handlers import handle
 from brokers.engine.core.amqp.port import Outcome
 from brokers.engine.core.amqp.prefetch import SharedPrefetch
 from brokers.engine.core.amqp.routes import PUBLISH_IDS
+from brokers.engine.core.amqp.transaction import HeldPublish, Transaction
 from brokers.engine.core.amqp.unacked import Groups, Unacked
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Channel:
         self.ready = True
         """Open, idle, nothing half received: the scanner may hand over whole publishes and acks."""
         self.confirms: Confirms | None = None
+        self.tx: Transaction | None = None
+        """Set in transaction mode; such a channel is never ``ready``."""
         self.consumers: dict[str, Consumer] = {}
         self.unacked = Unacked()
         self.delivered = 0
@@ -105,10 +108,15 @@ class Channel:
     def _publish(self, message: Assembly) -> None:
         self._drop_assembly()
         self._update_ready()
-        target = self.connection.routes.get(message.route)
-        if target is None:
-            target = self.resolve(message.route)
+        target = self._target(message.route, message.header, message.special)
         self.connection.counts.publish += 1
+        if self.tx is not None:
+            held = HeldPublish(
+                message.route, message.header, message.body, message.mandatory, message.special
+            )
+            self.connection.assembling += len(held.body)
+            self.tx.hold(held)
+            return
         tag = 0
         if self.confirms is not None:
             tag = self.confirms.published = self.confirms.published + 1
@@ -118,6 +126,19 @@ class Channel:
         if self._assembly is not None:
             self._assembly.drop()
             self._assembly = None
+
+    def _target(self, route: bytes, header: bytes, special: bool) -> Target:
+        if special:
+            return self.resolve_special(route, header)
+        target = self.connection.routes.get(route)
+        return self.resolve(route) if target is None else target
+
+    def resolve_special(self, route: bytes, header: bytes) -> Target:
+        """Where one message leads that asks for more than its route says. Raises ``AmqpError``."""
+        try:
+            return self.connection.broker.resolve_special(self, route, header)
+        except AmqpError as exc:
+            raise exc.during(*PUBLISH_IDS) from None
 
     def resolve(self, route: bytes) -> Target:
         """Where ``route``, a checked one, leads; asked of the broker. Raises ``AmqpError``."""
@@ -167,7 +188,12 @@ class Channel:
         self.connection.add_waiting(change)
 
     def _update_ready(self) -> None:
-        self.ready = self.state is ChannelState.OPEN and self._busy is None and self._assembly is None
+        self.ready = (
+            self.state is ChannelState.OPEN
+            and self._busy is None
+            and self._assembly is None
+            and self.tx is None
+        )
 
     # Closing.
 
@@ -186,6 +212,9 @@ class Channel:
         self.ready = False
         self._busy = None
         self._drop_assembly()
+        if self.tx is not None:
+            self.connection.assembling -= self.tx.rollback()
+            self.tx = None
         self._backlog.clear()
         self._waiting(-self._backlog_size)
         holders = dict.fromkeys(self.consumers.values())
@@ -212,11 +241,57 @@ class Channel:
         """The messages with the publish sequence numbers ``first`` to ``last`` are safe."""
         if self.confirms is not None and self.state is ChannelState.OPEN:
             self.connection.write(self.confirms.confirmed(first, last))
+        elif self.tx is not None:
+            self.tx.answered(last - first + 1)
 
     def refused(self, first: int, last: int) -> None:
         """The messages ``first`` to ``last`` were not taken."""
         if self.confirms is not None and self.state is ChannelState.OPEN:
             self.connection.write(self.confirms.refused(first, last))
+        elif self.tx is not None:
+            self.tx.answered(last - first + 1, refused=True)
+
+    # Transactions.
+
+    def select(self) -> None:
+        """Be in transaction mode from now on."""
+        if self.tx is None:
+            self.tx = Transaction()
+            self.ready = False
+
+    def commit(self, tx: Transaction, done: Callable[[bool], None]) -> None:
+        """Publish what ``tx`` holds; when all of it is safe, settle; then ``done(whole)``.
+
+        Not whole: a queue refused a message; then nothing is settled, and what others took stays.
+        """
+        publishes = tx.publishes
+        tx.publishes = []
+        self.connection.assembling -= tx.size
+        tx.size = 0
+
+        def committed(whole: bool) -> None:
+            if self.tx is not tx:
+                return  # the channel has closed meanwhile
+            if whole:
+                for groups, outcome in tx.settlements(self.unacked):
+                    self.settle(groups, outcome)
+            done(whole)
+
+        tx.begin(len(publishes), committed)
+        for publish in publishes:
+            tx.published += 1
+            try:
+                target = self._target(publish.route, publish.header, publish.special)
+            except AmqpError:
+                # The exchange was there when this was published and is gone: the message has no way to go.
+                if publish.mandatory:
+                    self.returned(NO_ROUTE, "NO_ROUTE", publish.route, publish.header, publish.body)
+                tx.answered(1)
+                continue
+            target.publish(
+                self, tx.published, publish.route, publish.header, publish.body, publish.mandatory
+            )
+        tx.sent()
 
     def returned(self, code: int, text: str, route: bytes, header: bytes, body: bytes) -> None:
         """A mandatory message found no queue: it goes back to its publisher."""

@@ -27,6 +27,7 @@ from brokers.engine.core.amqp.port import Outcome
 if TYPE_CHECKING:
     from brokers.engine.core.amqp.channel import Channel
     from brokers.engine.core.amqp.port import Delivery
+    from brokers.engine.core.amqp.transaction import Transaction
 
 
 def handle(channel: Channel, method: m.Method) -> None:
@@ -66,6 +67,8 @@ def _access(channel: Channel, method: m.AccessRequest) -> None:
 
 
 def _confirm_select(channel: Channel, method: m.ConfirmSelect) -> None:
+    if channel.tx is not None:
+        raise precondition_failed("cannot switch from tx to confirm mode")
     if channel.confirms is None:
         channel.confirms = Confirms(channel.number)
     if not method.nowait:
@@ -75,11 +78,37 @@ def _confirm_select(channel: Channel, method: m.ConfirmSelect) -> None:
 def _tx_select(channel: Channel, method: m.TxSelect) -> None:
     if channel.confirms is not None:
         raise precondition_failed("cannot switch from confirm to tx mode")
-    raise not_implemented("transactions (tx.select) are not supported; use publisher confirms")
+    channel.select()
+    channel.send(m.TxSelectOk())
 
 
-def _tx_end(channel: Channel, method: m.TxCommit | m.TxRollback) -> None:
-    raise precondition_failed("channel is not transactional")
+def _tx(channel: Channel) -> Transaction:
+    if channel.tx is None:
+        raise precondition_failed("channel is not transactional")
+    return channel.tx
+
+
+def _tx_commit(channel: Channel, method: m.TxCommit) -> None:
+    """Busy until all queues have what the transaction published."""
+    tx = _tx(channel)
+    finish = channel.wait()
+
+    def done(whole: bool) -> None:
+        if not finish():
+            return
+        if whole:
+            channel.send(m.TxCommitOk())
+        else:
+            refusal = precondition_failed("partial tx completion")
+            channel.connection.failed(refusal.during(method.class_id, method.method_id), channel)
+        channel.resume()
+
+    channel.commit(tx, done)
+
+
+def _tx_rollback(channel: Channel, method: m.TxRollback) -> None:
+    channel.connection.assembling -= _tx(channel).rollback()
+    channel.send(m.TxRollbackOk())
 
 
 # exchange and queue: the broker's, except for names that the channel remembers
@@ -238,24 +267,33 @@ def _get_ok(channel: Channel, holder: Consumer, delivery: Delivery, ready: int) 
     channel.send_content(method, header, body)
 
 
+def _settle(channel: Channel, tag: int, multiple: bool, outcome: Outcome) -> None:
+    if channel.tx is not None:
+        channel.tx.settle(channel.unacked, tag, multiple, outcome)
+    else:
+        channel.settle(channel.unacked.take(tag, multiple), outcome)
+
+
 def _ack(channel: Channel, method: m.BasicAck) -> None:
-    channel.settle(channel.unacked.take(method.delivery_tag, method.multiple), Outcome.ACK)
+    _settle(channel, method.delivery_tag, method.multiple, Outcome.ACK)
 
 
 def _nack(channel: Channel, method: m.BasicNack) -> None:
     outcome = Outcome.REQUEUE if method.requeue else Outcome.REJECT
-    channel.settle(channel.unacked.take(method.delivery_tag, method.multiple), outcome)
+    _settle(channel, method.delivery_tag, method.multiple, outcome)
 
 
 def _reject(channel: Channel, method: m.BasicReject) -> None:
     outcome = Outcome.REQUEUE if method.requeue else Outcome.REJECT
-    channel.settle(channel.unacked.take(method.delivery_tag, False), outcome)
+    _settle(channel, method.delivery_tag, False, outcome)
 
 
 def _recover(channel: Channel, method: m.BasicRecover | m.BasicRecoverAsync) -> None:
     if not method.requeue:
         raise not_implemented("requeue=false")
-    channel.settle(channel.unacked.take_all(), Outcome.REQUEUE)
+    unacked = channel.unacked
+    groups = unacked.take_all() if channel.tx is None else channel.tx.recover(unacked)
+    channel.settle(groups, Outcome.REQUEUE)
     if isinstance(method, m.BasicRecover):
         channel.send(m.BasicRecoverOk())
 
@@ -267,8 +305,8 @@ _HANDLERS: dict[type[m.Method], Callable[[Channel, Any], None]] = {
     m.AccessRequest: _access,
     m.ConfirmSelect: _confirm_select,
     m.TxSelect: _tx_select,
-    m.TxCommit: _tx_end,
-    m.TxRollback: _tx_end,
+    m.TxCommit: _tx_commit,
+    m.TxRollback: _tx_rollback,
     m.ExchangeDeclare: _topology,
     m.ExchangeDelete: _topology,
     m.ExchangeBind: _topology,

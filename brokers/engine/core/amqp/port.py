@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from brokers.engine.core.amqp.methods import BasicConsume, BasicGet, Method
 
 
+DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
+"""The pseudo-queue of direct reply-to: https://www.rabbitmq.com/docs/direct-reply-to."""
+
+
 class Outcome(IntEnum):
     """What became of a delivered message."""
 
@@ -89,6 +93,14 @@ class Broker(Protocol):
         when that may be kept; the broker empties that dict when topology changes.
 
         Raises ``AmqpError`` (404 for no such exchange, 403 for no permission).
+        """
+        ...
+
+    def resolve_special(self, channel: Channel, route: bytes, header: bytes) -> Target:
+        """Find where one message leads whose ``header`` (checked) may have CC, BCC or a direct reply-to.
+
+        The target rewrites the header where that is needed. Raises ``AmqpError`` as ``resolve`` does, and
+        406 for CC or BCC of a wrong type, or a reply-to without a reply consumer.
         """
         ...
 

@@ -18,6 +18,10 @@ HEADER = struct.Struct(">HHQH")
 
 USER_ID = 0x0010
 """The flag of the property ``user_id``."""
+HEADERS = 0x2000
+"""The flag of the property ``headers``."""
+REPLY_TO = 0x0200
+"""The flag of the property ``reply_to``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +46,13 @@ class BasicProperties:
 
 _STRING, _TABLE = 0, -1
 _SPECIAL = {"headers": _TABLE, "delivery_mode": 1, "priority": 1, "timestamp": 8}
-_PROPERTIES: list[tuple[int, str, int]] = [
+PROPERTIES: list[tuple[int, str, int]] = [
     (0x8000 >> place, field.name, _SPECIAL.get(field.name, _STRING))
     for place, field in enumerate(fields(BasicProperties))
 ]
 """(flag, name, octets; 0 for a short string, -1 for a table)."""
 
-_KNOWN = sum(flag for flag, _, _ in _PROPERTIES)
+_KNOWN = sum(flag for flag, _, _ in PROPERTIES)
 _shapes: dict[int, tuple[int, ...]] = {0: ()}
 
 
@@ -58,7 +62,7 @@ def _shape(flags: int) -> tuple[int, ...]:
     if shape is None:
         if flags & ~_KNOWN:
             raise syntax_error(f"unknown property flags 0x{flags & ~_KNOWN:04x} in a content header")
-        shape = _shapes[flags] = tuple(width for flag, _, width in _PROPERTIES if flags & flag)
+        shape = _shapes[flags] = tuple(width for flag, _, width in PROPERTIES if flags & flag)
     return shape
 
 
@@ -101,7 +105,7 @@ def decode_properties(header: bytes) -> BasicProperties:
     _, flags = _fixed_part(header)
     pos = HEADER.size
     values: dict[str, object] = {}
-    for flag, name, width in _PROPERTIES:
+    for flag, name, width in PROPERTIES:
         if not flags & flag:
             continue
         if width == _STRING:
@@ -126,7 +130,7 @@ def encode_header(properties: BasicProperties, body_size: int) -> bytes:
     """A content header frame's payload. Raises ``ValueError`` for a property that does not fit."""
     flags = 0
     parts: list[bytes] = [b""]
-    for flag, name, width in _PROPERTIES:
+    for flag, name, width in PROPERTIES:
         value = getattr(properties, name)
         if value is None:
             continue

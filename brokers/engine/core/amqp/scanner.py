@@ -113,8 +113,10 @@ def scan(connection: Connection, buf: bytes) -> tuple[int, int]:
                                         target = routes.get(route)
                                         if target is None:
                                             check_route(route)
-                                        if header != connection.checked_header:
-                                            accept_header(connection, header)
+                                        if header != connection.checked_header and accept_header(
+                                            connection, header
+                                        ):
+                                            target = channel.resolve_special(route, header)
                                         if target is None:
                                             target = channel.resolve(route)
                                     except AmqpError as exc:

@@ -28,7 +28,7 @@ round trip (surrogateescape).
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 
 from brokers.engine.core.amqp.errors import AmqpError, syntax_error
@@ -210,6 +210,27 @@ def _check_fields(buf: bytes, pos: int, stop: int, depth: int, named: bool) -> N
         pos += width
     if pos > stop:
         raise _overrun("field value", stop)
+
+
+def raw_fields(buf: bytes, pos: int) -> Iterator[tuple[bytes, int, int]]:
+    """(name, start, end) of each field of the table at ``pos``, which ``check_table`` has found sound."""
+    stop = pos + 4 + int.from_bytes(buf[pos : pos + 4], "big")
+    pos += 4
+    while pos < stop:
+        start = pos
+        value = pos + 1 + buf[pos]
+        width = _WIDTHS[buf[value]]
+        pos = value + 1
+        if width < 0:
+            pos += 4 + int.from_bytes(buf[pos : pos + 4], "big")
+        else:
+            pos += width
+        yield buf[start + 1 : value], start, pos
+
+
+def encode_field(name: str, value: object) -> bytes:
+    """One field of a table. Raises ``ValueError`` for what no table can hold."""
+    return _encode_table({name: value}, 1)[4:]
 
 
 def encode_table(table: Mapping[str, object]) -> bytes:

@@ -46,6 +46,10 @@ class Unacked(dict[int, tuple["Consumer", int]]):
         pop = self.pop
         return _grouped([entry for held in tags if (entry := pop(held, None)) is not None])
 
+    def take_some(self, tags: Iterable[int]) -> Groups:
+        """Remove and return those of ``tags`` that are held."""
+        return _grouped([entry for tag in tags if (entry := self.pop(tag, None)) is not None])
+
     def take_all(self) -> Groups:
         entries = list(self.values())
         if self:

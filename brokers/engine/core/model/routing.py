@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from brokers.engine.core.model.arguments import string_argument
 from brokers.engine.core.model.tables import Headers
@@ -12,17 +12,21 @@ from brokers.engine.core.model.vhost import VHost
 ALTERNATE_EXCHANGE = "alternate-exchange"
 
 
-def route(vhost: VHost, exchange: str, routing_key: str, headers: Headers) -> tuple[QueueInfo, ...]:
+def route(
+    vhost: VHost, exchange: str, routing_key: str, headers: Headers, also: Sequence[str] = ()
+) -> tuple[QueueInfo, ...]:
     """The queues that a message published to ``exchange`` reaches, each once.
+
+    ``also`` are further routing keys (CC, BCC): it reaches whatever one of its keys matches.
 
     Follows bindings from exchange to exchange, every exchange at most once (so that cycles end), and the
     alternate exchange of those where nothing matched. ``headers`` is called at most once, and only when
     the way leads through an exchange that looks at headers. Raises ``KeyError`` when there is no such
     exchange; destinations missing on the way are passed over.
     """
+    keys = (routing_key, *also)
     if exchange == DEFAULT_EXCHANGE:
-        queue = vhost.queues.get(routing_key)
-        return (queue,) if queue is not None else ()
+        return tuple(vhost.queues[key] for key in dict.fromkeys(keys) if key in vhost.queues)
     table = vhost.tables[exchange]
     once = _Once(headers)
     queues: dict[str, QueueInfo] = {}
@@ -31,10 +35,14 @@ def route(vhost: VHost, exchange: str, routing_key: str, headers: Headers) -> tu
     while pending:
         name = pending.pop()
         if name == DEFAULT_EXCHANGE:
-            matched: Iterable[Destination] = ((Kind.QUEUE, routing_key),)
+            matched: Iterable[Destination] = [(Kind.QUEUE, key) for key in keys]
         else:
             table = vhost.tables[name]
-            matched = table.match(routing_key, once) or _alternate(vhost.exchanges[name])
+            if also:
+                matched = [target for key in keys for target in table.match(key, once)]
+            else:
+                matched = table.match(routing_key, once)
+            matched = matched or _alternate(vhost.exchanges[name])
         for kind, destination in matched:
             if kind is Kind.QUEUE:
                 queue = vhost.queues.get(destination)
