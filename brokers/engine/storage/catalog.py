@@ -9,42 +9,15 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from brokers.engine.core.raft.records import KIND_CONFIG, Entry, HardState, Record, Snapshot
 from brokers.engine.storage import format as fmt
+from brokers.engine.storage.batch import Item, Placed, Small, small, small_hard, small_snapshot, tabulate
 from brokers.engine.storage.groups import GroupLog, Span
 from brokers.engine.storage.segment import OpenSegments, Segment
 from brokers.engine.storage.settings import LogSettings
-from brokers.engine.storage.table import GroupSummary, SegmentTable, SnapshotPlace
-
-
-@dataclass(frozen=True, slots=True)
-class Small:
-    """A record that is not an entry, on its way to the disk."""
-
-    frame: fmt.Framed
-    record: HardState | Snapshot | None
-    owner: GroupLog | None
-    """The group's state at the time; a group that was removed and came back has another."""
-
-
-Item = Entry | Small
-
-
-def small(type_: int, group: int, index: int = 0, payload: bytes = b"") -> Small:
-    """A record of the log's own."""
-    return Small(fmt.Framed(type_, 0, group, index, 0, (payload,) if payload else ()), None, None)
-
-
-class Placed(NamedTuple):
-    """An item that was written at ``offset`` with ``length`` bytes of payload."""
-
-    item: Item
-    offset: int
-    length: int
+from brokers.engine.storage.table import GroupSummary, SegmentTable
 
 
 class Catalog:
@@ -110,8 +83,7 @@ class Catalog:
     def _add_hard(self, record: HardState) -> Small:
         group = self.group(record.group)
         group.hard = record
-        frame = fmt.Framed(fmt.HARD, 0, record.group, record.vote, record.term)
-        return Small(frame, record, group)
+        return small_hard(record, group)
 
     def _add_snapshot(self, record: Snapshot) -> Small:
         group = self.group(record.group)
@@ -122,21 +94,13 @@ class Catalog:
             group.last = record.index
         group.base = (record.index, record.term)
         group.waiting.append(record)
-        parts = fmt.snapshot_parts(record.keep_from, record.membership, record.state)
-        frame = fmt.Framed(fmt.SNAP, kind, record.group, record.index, record.term, parts)
-        return Small(frame, record, group)
+        return small_snapshot(record, group, kind)
 
-    def renewed(self, group: GroupLog, snapshot: Snapshot | None) -> Small:
-        """A hard state (or ``snapshot``) to be written again because its segment goes."""
-        if snapshot is not None:
-            parts = fmt.snapshot_parts(snapshot.keep_from, snapshot.membership, snapshot.state)
-            frame = fmt.Framed(fmt.SNAP, 0, snapshot.group, snapshot.index, snapshot.term, parts)
-            group.waiting.append(snapshot)
-            return Small(frame, snapshot, group)
-        hard = group.hard
-        if hard is None:
-            raise ValueError(f"group {group.group} has no hard state")
-        return Small(fmt.Framed(fmt.HARD, 0, hard.group, hard.vote, hard.term), hard, group)
+    @staticmethod
+    def renewed(group: GroupLog, snapshot: Snapshot) -> Small:
+        """The group's snapshot, to be written again because its segment goes."""
+        group.waiting.append(snapshot)
+        return small_snapshot(snapshot, group)
 
     def void_from(self, group: GroupLog, index: int) -> None:
         """Entries of the group from ``index`` on are replaced."""
@@ -188,46 +152,33 @@ class Catalog:
         """A batch is durable in ``segment``, whose index is ``table``."""
         number = segment.number
         entries = 0
-        for item, offset, length in placed:
+        for place in placed:
+            tabulate(table, place)
+            item = place.item
             if isinstance(item, Entry):
                 entries += 1
-                table.entry(item.group, item.index, item.term, item.kind, offset, length)
                 group = self.groups.get(item.group)
                 if group is not None and group.recent.get(item.index) is item:
                     self.add_span(group, item.index, item.index, number)
             else:
-                self._written_small(segment, table, item, offset, length)
+                self._written_small(segment, table, item)
         self._tail_synced += entries
         self.evict()
 
-    def _written_small(
-        self, segment: Segment, table: SegmentTable, item: Small, offset: int, length: int
-    ) -> None:
+    @staticmethod
+    def _written_small(segment: Segment, table: SegmentTable, item: Small) -> None:
         frame, owner = item.frame, item.owner
-        if frame.type == fmt.HARD:
-            table.hard(frame.group, frame.term, frame.index)
-            if owner is not None and isinstance(item.record, HardState):
-                owner.hard_written, owner.hard_segment = item.record, segment.number
-        elif frame.type == fmt.SNAP and isinstance(item.record, Snapshot):
-            place = SnapshotPlace(frame.index, frame.term, item.record.keep_from, offset, length)
-            discards = bool(frame.kind & fmt.SNAP_DISCARDS)
-            table.snapshot(frame.group, place, discards)
-            if discards:
-                segment.cuts.add(frame.group)
-            if owner is not None:
-                owner.snapshot, owner.snapshot_segment = place, segment.number
-                owner.waiting.pop(0)
-        elif frame.type == fmt.GONE:
-            table.gone(frame.group)
+        if frame.type == fmt.GONE:
             segment.gone.add(frame.group)
-        elif frame.type == fmt.VOID:
-            table.void(frame.group, frame.index)
+        elif frame.type == fmt.VOID or (frame.type == fmt.SNAP and frame.kind & fmt.SNAP_DISCARDS):
             segment.cuts.add(frame.group)
         elif frame.type == fmt.FIXED:
-            table.fixed(frame.group)
             segment.fixes = True
-        elif frame.type == fmt.LIST:
-            table.listed = fmt.unpack_list(frame.parts[0])
+        if owner is not None and isinstance(item.record, HardState):
+            owner.hard_written, owner.hard_segment = item.record, segment.number
+        elif owner is not None and frame.type == fmt.SNAP:
+            owner.snapshot, owner.snapshot_segment = table.tables[frame.group].snapshot, segment.number
+            owner.waiting.pop(0)
 
     def add_span(self, group: GroupLog, first: int, last: int, number: int) -> None:
         """Entries ``first`` to ``last`` lie in segment ``number``, above all others written so far."""

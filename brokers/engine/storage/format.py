@@ -53,6 +53,8 @@ SEGMENT_MAGIC = b"MQCLOG\r\n"
 SEGMENT_HEADER = 1024
 RECORD_MAGIC = b"\xf5MQr"
 HEADER = 48
+RECORD_OVERHEAD = HEADER * 2 + 4
+"""What a record takes beside its payload: its header, and the header's copy."""
 MAX_PAYLOAD = 1 << 30
 """The largest payload of one record."""
 MAX_CALL = 3 << 30

@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 from brokers.engine.core.raft.records import Entry, GroupImage, Record, Snapshot
 from brokers.engine.storage import format as fmt
-from brokers.engine.storage.catalog import Catalog, small
+from brokers.engine.storage.batch import item_size, small
+from brokers.engine.storage.catalog import Catalog
+from brokers.engine.storage.compact import Compactor, Live, Plan
 from brokers.engine.storage.disk import Disk
 from brokers.engine.storage.errors import FolderInUse
 from brokers.engine.storage.groups import GroupLog
@@ -57,12 +59,14 @@ class Log:
         lock: int,
         catalog: Catalog,
         writer: Writer,
+        compactor: Compactor,
         damages: list[Damage],
     ) -> None:
         self._folder = folder
         self._lock = lock
         self._catalog = catalog
         self._writer = writer
+        self._compactor = compactor
         self.damages = damages
         """What was found damaged on opening. One whose ``group`` is None may have cost any group something,
         one that is in no image included."""
@@ -96,7 +100,7 @@ class Log:
         except BaseException:
             os.close(lock)
             raise
-        log = cls(folder, lock, catalog, writer, found.damages)
+        log = cls(folder, lock, catalog, writer, Compactor(folder, catalog, writer, disk), found.damages)
         images = [image(catalog, state) for state in list(catalog.groups.values())]
         writer.start(Reclaimer(catalog, writer).reclaim)
         return log, sorted(images)
@@ -112,7 +116,7 @@ class Log:
         """
         size = 0
         for record in records:
-            length = fmt.HEADER * 2 + 4
+            length = fmt.RECORD_OVERHEAD
             if isinstance(record, Entry):
                 length += len(record.payload)
             elif isinstance(record, Snapshot):
@@ -167,6 +171,28 @@ class Log:
             if self._catalog.freed:
                 self._writer.wake()
 
+    def closed_segments(self) -> list[int]:
+        """The segments that are no longer written, oldest first: candidates for compaction."""
+        with self._catalog.lock:
+            return sorted(number for number in self._catalog.segments if number != self._writer.current)
+
+    def plan_compaction(self, number: int, live: Live) -> Plan | None:
+        """What rewriting segment ``number`` would give back, None when it cannot be rewritten.
+
+        ``live(group, index)`` is asked, with the log's lock held, for every entry up to its group's snapshot:
+        will it be read again? Those above, and changes of membership, always stay.
+        """
+        return self._compactor.plan(number, live)
+
+    def compact(self, plan: Plan) -> bool:
+        """Rewrite a segment as planned; False when it has gone meanwhile or another one is being rewritten.
+
+        Takes as long as copying the segment and blocks: not for an event loop's thread. Raises
+        ``DamagedRecord`` when what is to be kept is damaged, ``OSError`` when there is no room (the old file
+        stays), ``LogFailed``.
+        """
+        return self._compactor.compact(plan)
+
     def mark_repaired(self, group: int) -> None:
         """The group was repaired from its peers: older losses no longer matter.
 
@@ -179,7 +205,7 @@ class Log:
             self._writer.check()
             self._catalog.freed = True
             item = small(fmt.FIXED, group)
-            self._writer.push(Call([item], fmt.HEADER * 2 + 4, None, time.monotonic()))
+            self._writer.push(Call([item], item_size(item), None, time.monotonic()))
 
     def stalled_for(self, now: float) -> float:
         """Seconds the oldest call that isn't durable has been waiting at ``now`` (monotonic); 0: none."""

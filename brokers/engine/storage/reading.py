@@ -10,6 +10,7 @@ from brokers.engine.storage import format as fmt
 from brokers.engine.storage.catalog import Catalog
 from brokers.engine.storage.errors import DamagedRecord
 from brokers.engine.storage.segment import Handle
+from brokers.engine.storage.table import SnapshotPlace
 
 Place = tuple[Handle, int, int]
 """An open segment, a record's offset in it and its payload's length."""
@@ -19,10 +20,10 @@ def read_entries(catalog: Catalog, group: int, low: int, high: int, max_bytes: i
     """See ``Log.read``."""
     with catalog.lock:
         plan = _plan(catalog, group, low, high, max_bytes)
-    entries: list[Entry] = []
-    for step, item in enumerate(plan):
-        entries.append(item if isinstance(item, Entry) else _read_entry(item, group, low + step))
-    return entries
+    return [
+        item if isinstance(item, Entry) else read_place(item, group, low + step)
+        for step, item in enumerate(plan)
+    ]
 
 
 def _plan(catalog: Catalog, group: int, low: int, high: int, max_bytes: int) -> list[Entry | Place]:
@@ -44,7 +45,10 @@ def _plan(catalog: Catalog, group: int, low: int, high: int, max_bytes: int) -> 
                 if span is None:
                     break
                 handle = catalog.open.get(catalog.segments[span.segment])
-            offset, length = handle.index.place(group, index)
+            try:
+                offset, length = handle.index.place(group, index)
+            except KeyError:  # its index was rebuilt after damage, without this entry
+                raise DamagedRecord(group, index, handle.path, 0) from None
             item = (handle, offset, length)
         total += length
         if plan and total > max_bytes:
@@ -57,11 +61,18 @@ def _plan(catalog: Catalog, group: int, low: int, high: int, max_bytes: int) -> 
     return plan
 
 
-def _read_entry(place: Place, group: int, index: int) -> Entry:
+def read_place(place: Place, group: int, index: int) -> Entry:
+    """The entry at a place; raises ``DamagedRecord`` when it is not there in good order."""
     header, payload = _read_record(place, group, index)
     if header.type != fmt.ENTRY or header.group != group or header.index != index:
-        raise DamagedRecord(group, index, place[0].path, place[1])
+        raise _damaged(place[0], group, index, place[1])
     return Entry(group, index, header.term, header.kind, payload)
+
+
+def _damaged(handle: Handle, group: int, index: int, offset: int) -> DamagedRecord:
+    """The error, after the sidecar went: the next start scans the segment and sees what it lost."""
+    handle.path.with_suffix(".idx").unlink(missing_ok=True)
+    return DamagedRecord(group, index, handle.path, offset)
 
 
 def _read_record(place: Place, group: int, index: int) -> tuple[fmt.Header, bytes]:
@@ -70,7 +81,7 @@ def _read_record(place: Place, group: int, index: int) -> tuple[fmt.Header, byte
     header = fmt.unpack_header(data, 0, handle.salt + offset)
     payload = data[fmt.HEADER :]
     if header is None or header.length != len(payload) or header.payload_crc != crc32(payload):
-        raise DamagedRecord(group, index, handle.path, offset)
+        raise _damaged(handle, group, index, offset)
     return header, payload
 
 
@@ -84,8 +95,13 @@ def read_snapshot(catalog: Catalog, group: int) -> Snapshot:
             raise LookupError(f"the log has no snapshot of group {group}")
         found = state.snapshot
         handle = catalog.open.get(catalog.segments[state.snapshot_segment])
-    header, payload = _read_record((handle, found.offset, found.length), group, found.index)
+    return read_snapshot_place(handle, group, found)
+
+
+def read_snapshot_place(handle: Handle, group: int, place: SnapshotPlace) -> Snapshot:
+    """The snapshot at a place; raises ``DamagedRecord`` when it is not there in good order."""
+    header, payload = _read_record((handle, place.offset, place.length), group, place.index)
     if header.type != fmt.SNAP or header.group != group:
-        raise DamagedRecord(group, found.index, handle.path, found.offset)
-    keep_from, membership, state_bytes = fmt.unpack_snapshot(payload)
-    return Snapshot(group, header.index, header.term, membership, state_bytes, keep_from)
+        raise _damaged(handle, group, place.index, place.offset)
+    keep_from, membership, state = fmt.unpack_snapshot(payload)
+    return Snapshot(group, header.index, header.term, membership, state, keep_from)

@@ -21,7 +21,8 @@ import time
 
 from brokers.engine.core.raft.records import Snapshot
 from brokers.engine.storage import format as fmt
-from brokers.engine.storage.catalog import Catalog, Item, Small, small
+from brokers.engine.storage.batch import Item, item_size, small, small_hard
+from brokers.engine.storage.catalog import Catalog
 from brokers.engine.storage.errors import DamagedRecord
 from brokers.engine.storage.groups import GroupLog
 from brokers.engine.storage.reading import read_snapshot
@@ -59,7 +60,7 @@ class Reclaimer:
             if doomed:
                 self._running = True
                 items = self._checkpoint(doomed, snapshots)
-                size = sum(map(_size, items))
+                size = sum(map(item_size, items))
                 self._writer.push(Call(items, size, None, time.monotonic(), lambda: self._finish(doomed)))
 
     def _read(self, group: GroupLog, doomed: set[int]) -> Snapshot | None:
@@ -89,9 +90,9 @@ class Reclaimer:
             and catalog.groups.get(group.group) is group
         ]
         items += [
-            catalog.renewed(group, None)
+            small_hard(group.hard, group)
             for group in catalog.groups.values()
-            if group.hard_segment in doomed and group.hard is group.hard_written
+            if group.hard is not None and group.hard_segment in doomed and group.hard is group.hard_written
         ]
         items += [
             small(fmt.VOID, number, catalog.groups[number].last + 1)
@@ -158,8 +159,3 @@ class Reclaimer:
             for earlier, older in catalog.segments.items()
             if earlier < number and earlier not in doomed
         )
-
-
-def _size(item: Item) -> int:
-    frame = item.frame if isinstance(item, Small) else None
-    return fmt.HEADER * 2 + 4 + (sum(map(len, frame.parts)) if frame is not None else 0)

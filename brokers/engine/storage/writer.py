@@ -14,11 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
-from zlib import crc32
 
-from brokers.engine.core.raft.records import Entry
-from brokers.engine.storage import format as fmt
-from brokers.engine.storage.catalog import Catalog, Item, Placed
+from brokers.engine.storage.batch import Item, Placed, frame_batch
+from brokers.engine.storage.catalog import Catalog
 from brokers.engine.storage.disk import Disk
 from brokers.engine.storage.errors import LogClosed, LogFailed, LogFull
 from brokers.engine.storage.files import (
@@ -87,6 +85,7 @@ class Writer:
         self._sleeping = False
         self._closing = False
         self._marked = True
+        self._ended = False
         self._next_number = number
         self._busy_since: float | None = None
         self.full = False
@@ -240,43 +239,15 @@ class Writer:
 
     def _write(self, items: list[Item]) -> tuple[list[Placed], int]:
         """Write a batch; without room for it the segment is cut back to where it was."""
-        start = at = self._segment.size
-        salt = self._segment.salt
-        buffers: list[bytes] = []
-        headers: list[bytes] = []
-        placed: list[Placed] = []
-        for item in items:
-            if isinstance(item, Entry):
-                payload = item.payload
-                length = len(payload)
-                header = fmt.pack_header(
-                    fmt.ENTRY, item.kind, item.group, item.index, item.term,
-                    length, start, crc32(payload), salt + at,
-                )  # fmt: skip
-                buffers.append(header)
-                buffers.append(payload)
-            else:
-                type_, kind, group, index, term, parts = item.frame
-                length = crc = 0
-                for part in parts:
-                    length += len(part)
-                    crc = crc32(part, crc)
-                header = fmt.pack_header(type_, kind, group, index, term, length, start, crc, salt + at)
-                buffers.append(header)
-                buffers.extend(parts)
-            headers.append(header)
-            placed.append(Placed(item, at, length))
-            at += fmt.HEADER + length
-        offsets = [place.offset for place in placed]
-        tail = fmt.pack_batch_record(offsets, headers, start, at, salt)
-        buffers.append(tail)
+        start = self._segment.size
+        batch = frame_batch(items, start, self._segment.salt)
         try:
-            self._disk.write(self._handle.fd, buffers, start)
+            self._disk.write(self._handle.fd, batch.buffers, start)
         except OSError as error:
             if error.errno in NO_ROOM:
                 self._disk.truncate(self._handle.fd, start)
             raise
-        return placed, at + len(tail)
+        return batch.placed, batch.end
 
     def _wait_for_room(self, cause: OSError) -> None:
         """Report a full disk once, then wait a little; raises it when the log is being closed."""
@@ -308,14 +279,19 @@ class Writer:
         """Close the segment and go on in a new one."""
         self._close_segment()
         created = self._create()
+        self._ended = False
         with self._catalog.lock:
             self._segment, self._table, self._handle = created
             self._catalog.segments[self._segment.number] = self._segment
             self._catalog.freed = True
 
     def _close_segment(self) -> None:
+        """End the segment, once: a full disk may stop us before the next one is there."""
+        if self._ended:
+            return
         segment = self._segment
         segment.size = finish_segment(self._disk, self._handle.fd, segment.path, segment.size, segment.salt)
+        self._ended = True
         if write_sidecar(self._disk, self._folder, segment, self._table):
             self._disk.sync_folder(self._folder)
             with self._catalog.lock:

@@ -1,6 +1,6 @@
 """Whatever was called durable is there after a power cut, and nothing but whole calls in their order.
 
-``STORAGE_SEEDS`` sets how many histories are played (default 30).
+``STORAGE_SEEDS`` sets how many histories are played (default 20).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.unit.storage.opened import SMALL, Opened
 from tests.unit.storage.power import PowerCut, PowerDisk
 
 
-@pytest.mark.parametrize("seed", range(int(os.environ.get("STORAGE_SEEDS", "30"))))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("STORAGE_SEEDS", "20"))))
 def test_power_cuts(seed: int, tmp_path: Path):
     rng = random.Random(seed)
     folder = tmp_path / "log"
