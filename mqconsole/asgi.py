@@ -11,10 +11,13 @@ _http = get_asgi_application()  # sets Django up; what follows may import models
 
 from monitoring.origin import SameOrigin  # noqa: E402  models can't be imported before the line above
 from monitoring.routing import websocket_urlpatterns  # noqa: E402  the same
+from monitoring.warmup import WatchFromTheStart  # noqa: E402  the same
 
-application = ProtocolTypeRouter(
-    {
-        "http": _http,
-        "websocket": SameOrigin(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
-    }
+application = WatchFromTheStart(
+    ProtocolTypeRouter(
+        {
+            "http": _http,
+            "websocket": SameOrigin(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
+        }
+    )
 )

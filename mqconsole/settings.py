@@ -84,8 +84,8 @@ TEMPLATES = [
 _database: dict[str, Any] = dict(
     dj_database_url.parse(
         os.environ.get("DATABASE_URL") or f"sqlite:///{MQ_HOME / 'console.sqlite3'}",
-        conn_max_age=60,
-        conn_health_checks=True,
+        # Under ASGI each request has a thread of its own: a connection kept for the thread would only leak.
+        conn_max_age=0,
     )
 )
 if _database["ENGINE"] == "django.db.backends.sqlite3":
@@ -202,6 +202,10 @@ LOGGING = {
     "root": {"handlers": ["console"], "level": os.environ.get("MQ_LOG_LEVEL", "INFO").upper()},
     "loggers": {
         "django.channels.server": {"level": "WARNING"},
+        # Two lines for each periodic check would bury everything else. What fails is still told.
+        "celery.app.trace": {"level": "WARNING"},
+        "celery.beat": {"level": "WARNING"},
+        "celery.worker.strategy": {"level": "WARNING"},
         "daphne": {"level": "WARNING"},
         "twisted": {"level": "WARNING"},
     },

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from brokers.live import charts, problems
+from brokers.live.own import only_own
 from brokers.live.page import Context, Feed, Page, Part, Rows
 from brokers.live.state import Delta, State
 from brokers.views.base import PageView
@@ -35,6 +36,7 @@ class OverviewPage(Page):
             "problems": found,
             "since": {event.subject: event.began for event in self._feed.open_events},
             "totals": state.totals,
+            "fresh": state.lost is None and state.derive("fresh", lambda: only_own(state)),
             "rates": charts.chart("Messages per second", "/s", charts.RATES, state.totals_history, now),
             "depth": charts.chart("Messages in queues", "", charts.DEPTH, state.totals_history, now),
             "operations": self._feed.operations,

@@ -239,3 +239,14 @@ def test_no_page_has_script_or_style_of_its_own(operator: Client) -> None:
 def test_a_wrong_address_is_a_plain_404(viewer: Client) -> None:
     assert viewer.get("/clusters/none/").status_code == 404
     assert b"There is nothing here" in viewer.get("/nothing").content
+
+
+def test_the_consoles_own_queues_do_not_hide_the_first_steps(viewer: Client, fake: FakeCluster) -> None:
+    fake.queues.clear()
+    for name in ("mqconsole", "worker@host.celery.pidbox", "celeryev.1f2e"):
+        fake.queues["/", name] = queue(name)
+    assert "import pika" in page(viewer, "overview")
+
+
+def test_the_first_steps_go_when_there_is_a_queue(viewer: Client) -> None:
+    assert "import pika" not in page(viewer, "overview")
