@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -13,7 +14,8 @@ from brokers.engine.core.raft.messages import (
     Vote,
     VoteResponse,
 )
-from brokers.engine.core.raft.records import KIND_CONFIG, KIND_NOOP, Entry, Record
+from brokers.engine.core.raft.records import KIND_CONFIG, KIND_NOOP, Entry, Record, Snapshot
+from brokers.engine.core.raft.types import Membership, Status
 from tests.sim.disk import Disk
 
 
@@ -37,13 +39,20 @@ def chain(digest: int, entry: Entry) -> int:
 class Checks:
     """The referee, who sees all nodes at once."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        holds: Callable[[int, Entry], bool],
+        memberships: Callable[[int], set[tuple[int, ...]]],
+    ) -> None:
+        self.holds = holds
+        self.memberships = memberships
         self.leaders: dict[tuple[int, int], tuple[int, int]] = {}
         self.decided: dict[int, dict[int, Decided]] = {}
         self.known: dict[tuple[int, int, int], tuple[int, bytes]] = {}
         self.before: dict[tuple[int, int, int], int] = {}
         self.confirmed: dict[bytes, tuple[int, int]] = {}
         self.highest: dict[int, int] = {}
+        self.votes: dict[tuple[int, int, int], int] = {}
 
     def leads(self, group: int, term: int, node: int, boot: int, disk: Disk) -> None:
         """One leader a term, and it has everything that was committed."""
@@ -60,6 +69,24 @@ class Checks:
                     f"group {group} term {term}: leader {node} has {store.entries.get(index)} at {index},"
                     f" committed is {decided}"
                 )
+
+    def goes_by(self, node: int, status: Status, disk: Disk) -> None:
+        """The membership in force is the last one in the log, committed or not."""
+        store = disk.appended.get(status.group)
+        if store is None or status.installing:
+            return
+        above = range(store.base + 1, status.last + 1)
+        configs = [store.entries[i] for i in above if store.entries[i].kind == KIND_CONFIG]
+        if configs:
+            latest = Membership.decode(configs[-1].payload)
+        elif store.snapshot is not None:
+            latest = Membership.decode(store.snapshot.membership)
+        else:
+            return
+        if latest != status.membership:
+            raise Violation(
+                f"group {status.group}: node {node} goes by {status.membership}, its log says {latest}"
+            )
 
     def wrote(self, record: Record, disk: Disk) -> None:
         """Log matching: (index, term) determines an entry and, by induction, all before it."""
@@ -88,12 +115,34 @@ class Checks:
             if entry.index != self.highest.get(group, 0) + 1:
                 raise Violation(f"group {group}: index {entry.index} is applied before those below it")
             self.highest[group] = entry.index
+            self._on_a_majority(group, entry)
+
+    def _on_a_majority(self, group: int, entry: Entry) -> None:
+        """Nothing is committed before a majority has it on disk (those that lost theirs since count, too)."""
+        for voters in self.memberships(group):
+            holders = sum([self.holds(number, entry) for number in voters])
+            if 2 * holders > len(voters):
+                return
+        raise Violation(f"group {group}: {entry} is committed and not on the disks of a majority")
 
     def restored(self, group: int, index: int, digest: int, node: int) -> None:
         """A snapshot's state is the one that the entries lead to."""
         decided = self.decided.get(group, {}).get(index)
         if decided is None or decided.digest != digest:
-            raise Violation(f"group {group}: node {node} restores a state at {index} that never was: {decided}")
+            raise Violation(
+                f"group {group}: node {node} restores a state at {index} that never was: {decided}"
+            )
+
+    def installed(self, snapshot: Snapshot, membership: Membership) -> None:
+        """A snapshot brings the membership that the entries up to it lead to, and it is in force."""
+        decided = self.decided[snapshot.group]
+        for index in range(snapshot.index, 0, -1):
+            if decided[index].entry.kind == KIND_CONFIG:
+                right = Membership.decode(decided[index].entry.payload)
+                brought = Membership.decode(snapshot.membership)
+                if right not in (brought, membership) or brought != membership:
+                    raise Violation(f"{snapshot} brings {brought}, in force is {membership}, decided {right}")
+                return
 
     def confirms(self, group: int, index: int, payload: bytes) -> None:
         """A proposal is confirmed once, where it lies."""
@@ -128,11 +177,18 @@ class Checks:
         if isinstance(message, SnapshotResponse) and message.boot != boot:
             raise Violation(f"node {node} answers under another boot")
 
-    @staticmethod
-    def _vote(node: int, candidate: int, group: int, term: int, disk: Disk) -> None:
+    def counted(self, group: int, commit: Entry, term: int, node: int) -> None:
+        """A leader commits by counting only up to an entry of its own term."""
+        if commit.term != term:
+            raise Violation(f"group {group}: node {node} leads term {term} and commits up to {commit}")
+
+    def _vote(self, node: int, candidate: int, group: int, term: int, disk: Disk) -> None:
+        if self.votes.setdefault((group, node, term), candidate) != candidate:
+            earlier = self.votes[group, node, term]
+            raise Violation(f"group {group} term {term}: node {node} votes for {earlier} and {candidate}")
         store = disk.durable.get(group)
         hard = store.hard if store is not None else None
         if hard is None or hard.term < term or (hard.term == term and hard.vote != candidate):
             raise Violation(
-                f"node {node} gives its vote of term {term} in group {group} to {candidate}, on disk is {hard}"
+                f"node {node} votes for {candidate} in term {term} of group {group}, on disk is {hard}"
             )

@@ -75,9 +75,7 @@ class GroupStore:
         first = present[0] if present else last + 1
         terms = merge([(index, self.entries[index].term) for index in present])
         configs = tuple(index for index in present if self.entries[index].kind == KIND_CONFIG)
-        return GroupImage(
-            self.group, self.hard, self.snapshot, first, last, terms, self.damaged, configs
-        )
+        return GroupImage(self.group, self.hard, self.snapshot, first, last, terms, self.damaged, configs)
 
 
 class Disk:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
+from brokers.engine.core.raft.messages import TimeoutNow
 from brokers.engine.core.raft.types import Membership, Refused
 from tests.sim.node import Node
 
@@ -111,9 +112,12 @@ class Faults:
         self._sever(pairs)
 
     def _partition(self) -> None:
-        nodes = list(self._world.nodes)
+        nodes = [node.id for node in self._world.nodes.values() if not node.destroyed]
         self._rng.shuffle(nodes)
-        size = self._rng.randint(1, len(nodes) - 1)
+        victim = self._victim()
+        if victim is not None:
+            nodes.sort(key=lambda number: number != victim.id)
+        size = self._rng.randint(1, len(nodes) // 2)
         left, right = nodes[:size], nodes[size:]
         pairs = [(a, b) for a in left for b in right]
         if self._rng.random() < 0.7:
@@ -292,7 +296,8 @@ class Faults:
         if self._replaced is not None or self._unwell():
             return
         group = self._rng.choice(self._world.groups)
-        leader = self._world.leader(group)
+        leaders = [node for node in self._world.live() if node.multi.is_leader(group)]
+        leader = self._rng.choice(leaders) if leaders else None
         target = self._step(leader, group) if leader is not None else None
         if leader is not None and target is not None:
             self._change(leader, group, target)
@@ -315,6 +320,27 @@ class Faults:
         if node is not None and group in node.machines:
             node.multi.campaign(group, self._world.clock.now)
             node.turn_soon()
+
+    def _stampede(self) -> None:
+        """Several members believe that they were asked to take over: rival elections without pre-vote."""
+        world = self._world
+        group = self._rng.choice(world.groups)
+        nodes = [node for node in world.live() if group in node.machines]
+        self._rng.shuffle(nodes)
+        if len(nodes) > 2 and self._rng.random() < 0.5:
+            voter = nodes.pop()
+            world.clock.after(self._rng.uniform(0, 0.08), self._blink, voter)
+        for node in nodes[: self._rng.randint(1, 3)]:
+            status = node.multi.status(group)
+            world.clock.after(
+                self._rng.uniform(0, 0.01), node.deliver, status.leader, TimeoutNow(group, status.term)
+            )
+
+    def _blink(self, node: Node) -> None:
+        """The process ends and is back at once: it must know what it promised."""
+        if node.up:
+            self._kill(node)
+            self._world.clock.after(self._rng.uniform(0, 0.03), self._restart, node)
 
     def _compact(self) -> None:
         node = self._some()

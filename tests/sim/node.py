@@ -48,6 +48,7 @@ class Node:
         self.machines: dict[int, Machine] = {}
         self.foundation: dict[int, Membership] = {}
         self.proposed: dict[tuple[int, int], tuple[int, bytes]] = {}
+        self._inherited: dict[int, int] = {}
         self._inbox: list[tuple[int, Message]] = []
         self._syncing = False
         self._turn_due = False
@@ -191,8 +192,11 @@ class Node:
             checks.leaves(self.id, self.boot, peer, message, self.disk, damaged)
             world.network.send(self.id, peer, message)
         for change in ready.role_changes:
+            status = self.multi.status(change.group)
+            checks.goes_by(self.id, status, self.disk)
             if change.role is Role.LEADER:
                 checks.leads(change.group, change.term, self.id, self.boot, self.disk)
+                self._inherited[change.group] = status.commit
         for snapshot in ready.installed:
             self._install(snapshot)
         for committed in ready.committed:
@@ -200,6 +204,9 @@ class Node:
 
     def _install(self, snapshot: Snapshot) -> None:
         self._add(snapshot, snapshot.group)
+        status = self.multi.status(snapshot.group)
+        if status.last == snapshot.index:
+            self.world.checks.installed(snapshot, status.membership)
         for index in range(snapshot.keep_from, snapshot.index + 1):
             entry = self.disk.durable[snapshot.group].entries.get(index)
             decided = self.world.checks.decided[snapshot.group][index].entry
@@ -224,6 +231,11 @@ class Node:
                 if proposed is not None and proposed[0] == entry.term and entry.kind == KIND_DATA:
                     checks.confirms(group, entry.index, proposed[1])
             low = entries[-1].index + 1
+        status = self.multi.status(group)
+        checks.goes_by(self.id, status, self.disk)
+        commit = self.disk.appended[group].entries.get(status.commit)
+        if status.role is Role.LEADER and commit is not None and status.commit > self._inherited[group]:
+            checks.counted(group, commit, status.term, self.id)
 
     # The disk.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 
 from brokers.engine.core.raft.multi import Multi
-from brokers.engine.core.raft.types import Membership, Refused, Role, Settings
+from brokers.engine.core.raft.records import Entry
+from brokers.engine.core.raft.types import Membership, Role, Settings
 from tests.sim.checks import Checks, Violation
 from tests.sim.clock import Clock
 from tests.sim.disk import Disk
@@ -14,8 +15,8 @@ from tests.sim.network import Network
 from tests.sim.node import Node
 from tests.sim.options import Options
 
-HEAL = 12.0
-"""Seconds after the last fault within which all is well again."""
+HEAL = 5.0
+"""After the last fault something gets better every so many seconds, until all is well."""
 
 
 class World:
@@ -26,7 +27,7 @@ class World:
         self.multi_class = multi
         self.rng = random.Random(f"world {options.seed}")
         self.clock = Clock()
-        self.checks = Checks()
+        self.checks = Checks(self._holds, self._voters)
         self.network = Network(self)
         self.nodes: dict[int, Node] = {}
         self.groups = tuple(range(1, options.groups + 1))
@@ -38,6 +39,19 @@ class World:
     def multi(self, me: int, boot: int, disk: Disk, rng: random.Random, settings: Settings) -> Multi:
         """The consensus under test."""
         return self.multi_class(me, boot, disk, rng, settings)
+
+    def _holds(self, number: int, entry: Entry) -> bool:
+        """Has node ``number`` this entry on disk, or had it before it lost its disk?"""
+        node = self.nodes[number]
+        store = node.disk.durable.get(entry.group)
+        if node.destroyed or store is None or store.damaged is not None:
+            return node.destroyed or store is not None
+        return entry.index <= store.base or store.entries.get(entry.index) == entry
+
+    def _voters(self, group: int) -> set[tuple[int, ...]]:
+        """The voters as any running node believes."""
+        running = [node for node in self.nodes.values() if node.up and group in node.machines]
+        return {node.multi.status(group).membership.voters for node in running}
 
     def live(self) -> list[Node]:
         """Nodes whose process runs and moves."""
@@ -100,16 +114,15 @@ class World:
     def _settle(self, faults: Faults) -> None:
         """After the faults: a leader soon, then all replicas alike."""
         self.quiet = True
-        end = self.clock.now + HEAL
-        why = ""
-        while self.clock.now < end:
+        moved, before = self.clock.now, 0
+        while why := self._unsettled():
+            if self.clock.now > moved + HEAL:
+                raise Violation(f"nothing has moved in the {HEAL} s after healing: {why}")
             self.clock.run_until(self.clock.now + 0.25)
             faults.operate()
-            why = self._unsettled()
-            if not why:
-                break
-        else:
-            raise Violation(f"{HEAL} s after healing: {why}")
+            reached = sum([self._reached(node) for node in self.live()])
+            if reached > before:
+                moved, before = self.clock.now, reached
         for group in self.groups:
             leader = self.leader(group)
             assert leader is not None
@@ -124,6 +137,12 @@ class World:
         if why:
             raise Violation(f"after healing and a last proposal: {why}")
 
+    @staticmethod
+    def _reached(node: Node) -> int:
+        """How far a node is, as one number."""
+        applied: int = sum([machine.applied for machine in node.machines.values()])
+        return applied + sum([store.last for store in node.disk.durable.values()])
+
     def _unsettled(self) -> str:
         """What is not yet as it should be."""
         for group in self.groups:
@@ -131,6 +150,8 @@ class World:
             if leader is None:
                 return f"group {group} has no leader: {self._describe(group)}"
             status = leader.multi.status(group)
+            if status.transferring or status.changing:
+                return f"group {group} is in motion: {self._describe(group)}"
             for number in status.membership.members:
                 node = self.nodes[number]
                 if not node.up:
@@ -155,6 +176,3 @@ class World:
             else:
                 lines.append(f"\n  node {node.id}: down")
         return "".join(lines)
-
-
-__all__ = ["Membership", "Refused", "World"]

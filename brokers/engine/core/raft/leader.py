@@ -190,9 +190,12 @@ class Leader(State):
         advanced = message.match_index > progress.match
         if progress.feed is Feed.REPLICATE:
             progress.acknowledged(message.match_index)
-        elif advanced or progress.feed is Feed.PROBE:
+        elif progress.feed is Feed.PROBE:
             progress.match = max(progress.match, message.match_index)
             progress.replicate()
+        elif advanced:
+            progress.match = message.match_index
+            progress.probe()
         self.host.touch(self)
         if advanced:
             if message.match_index > self.commit:
