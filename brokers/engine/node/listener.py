@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import socket
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, cast
 
@@ -117,6 +118,21 @@ class AmqpSocket(asyncio.Protocol):
                 self._transport.resume_reading()
             else:
                 self._transport.pause_reading()
+
+
+def listening_hosts(host: str, port: int) -> list[str]:
+    """``host``, and with it IPv6's loopback when ``host`` is IPv4's: clients that are told "localhost" may
+    try either. Without it where the machine has no IPv6, or another program has the port there."""
+    if host != "127.0.0.1":
+        return [host]
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("::1", port))
+    except OSError as error:
+        _log.info("no listener on ::1, port %d: %s", port, error)
+        return [host]
+    return [host, "::1"]
 
 
 def connection_settings() -> ConnectionSettings:

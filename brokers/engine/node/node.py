@@ -23,7 +23,7 @@ from brokers.engine.core.raft.multi import empty_image
 from brokers.engine.core.raft.records import KIND_DATA, Entry, Snapshot
 from brokers.engine.core.raft.types import Membership, Role, RoleChange
 from brokers.engine.node.broker import NodeBroker
-from brokers.engine.node.listener import AmqpSocket, connection_settings
+from brokers.engine.node.listener import AmqpSocket, connection_settings, listening_hosts
 from brokers.engine.node.membership import Memberships, founders
 from brokers.engine.node.metadata_service import METADATA_GROUP, MetadataService
 from brokers.engine.node.peers import JSON, METADATA, RAFT, REPLY, SESSION, Peers
@@ -128,10 +128,11 @@ class Node:
         ticking.add_done_callback(self._on_task_done)
         self.wake()
         await self._join()
-        server = await self._loop.create_server(lambda: AmqpSocket(self), self.me.host, self.me.amqp)
+        hosts = listening_hosts(self.me.host, self.me.amqp)
+        server = await self._loop.create_server(lambda: AmqpSocket(self), hosts, self.me.amqp)
         self._server = server
         self.ready.set()
-        _log.info("%s serves AMQP on %s:%s", self.me.name, self.me.host, self.me.amqp)
+        _log.info("%s serves AMQP on %s, port %s", self.me.name, " and ".join(hosts), self.me.amqp)
 
     async def _join(self) -> None:
         """Say that this process is a new one; what the former kept in memory is then gone."""

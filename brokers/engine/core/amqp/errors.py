@@ -218,7 +218,8 @@ def not_empty(name: str, vhost: str) -> AmqpError:
 
 
 def unknown_exchange_type(exchange_type: str) -> AmqpError:
-    return command_invalid(f"unknown exchange type '{exchange_type}'")
+    """As RabbitMQ 4 has it: the channel closes. Up to 3.13 it was 503, and the whole connection's end."""
+    return precondition_failed(f"unknown exchange type '{exchange_type}'")
 
 
 def unknown_delivery_tag(tag: int) -> AmqpError:

@@ -72,11 +72,14 @@ class QueueLeader:
         self._to_return: list[Run] = []
         self._to_answer: list[tuple[int, m.Message]] = []
         """Said when the settlements of this turn are committed."""
+        self._late: list[tuple[int, m.Get | m.Ask]] = []
+        """Requests that came after publishes not committed yet: their answers have to know of these."""
         self._batches: list[bytes] = []
         self._on_commit: dict[int, list[tuple[int, m.Message]]] = {}
         self._last_index = 0
         self._watermark_asked = state.watermark
         self._gets: list[tuple[int, m.Get]] = []
+        self._asks: list[tuple[int, m.Ask]] = []
         self._published: dict[int, int] = {}
         for node in self._awaited:
             self.out.append((node, m.Hello(group, term)))
@@ -96,7 +99,20 @@ class QueueLeader:
         self._awaited.discard(node)
         for key in [key for key in self.dispatcher.slots if key[0] == node]:
             self._leave(key)
-        self._gets = [(n, get) for n, get in self._gets if n != node]
+        self._drop_requests(lambda n, request: n == node)
+
+    def _drop_requests(self, unwanted: Callable[[int, m.Get | m.Ask], bool]) -> None:
+        """Forget requests that nobody waits for any more, wherever they wait."""
+
+        def wanted(entry: tuple[int, m.Message]) -> bool:
+            node, message = entry
+            return not (isinstance(message, m.Get | m.Ask) and unwanted(node, message))
+
+        self._gets = list(filter(wanted, self._gets))
+        self._asks = list(filter(wanted, self._asks))
+        self._late = list(filter(wanted, self._late))
+        for index, answers in self._on_commit.items():
+            self._on_commit[index] = list(filter(wanted, answers))
 
     def take_proposals(self, stamp: int) -> list[tuple[bytes, list[tuple[int, m.Message]]]]:
         """Payloads to propose, in order, each with what is to be said when it is committed.
@@ -126,6 +142,10 @@ class QueueLeader:
             else:
                 self.out.extend(self._to_answer)
             self._to_answer = []
+        if self._late and (proposals or self._last_index > self.state.applied):
+            waiting = proposals[-1][1] if proposals else self._on_commit.setdefault(self._last_index, [])
+            waiting.extend(self._late)
+            self._late = []
         return proposals
 
     def proposed(self, index: int, answers: list[tuple[int, m.Message]]) -> None:
@@ -187,6 +207,9 @@ class QueueLeader:
     def _detach(self, node: int, message: m.Detach) -> None:
         key = (node, message.consumer)
         if message.release:
+            self._drop_requests(
+                lambda n, request: isinstance(request, m.Get) and key == (n, request.consumer)
+            )
             self._leave(key)
             return
         slot = self.dispatcher.slots.get(key)
@@ -221,9 +244,32 @@ class QueueLeader:
             slot.room += message.size
 
     def _get(self, node: int, message: m.Get) -> None:
-        self._gets.append((node, message))
+        if self._is_behind() and not self.dispatcher.ready:
+            self._late.append((node, message))
+        else:
+            self._gets.append((node, message))
 
     def _ask(self, node: int, message: m.Ask) -> None:
+        if self._is_behind():
+            self._late.append((node, message))
+        else:
+            self._asks.append((node, message))
+
+    def _is_behind(self) -> bool:
+        """Whether publishes may be on their way to being committed."""
+        return bool(self._batches) or self._last_index > self.state.applied
+
+    def _admit(self, answers: list[tuple[int, m.Message]]) -> None:
+        """What was held back until now: answers go out, requests are served in this turn."""
+        for node, message in answers:
+            if isinstance(message, m.Get):
+                self._gets.append((node, message))
+            elif isinstance(message, m.Ask):
+                self._asks.append((node, message))
+            else:
+                self.out.append((node, message))
+
+    def _serve_ask(self, node: int, message: m.Ask) -> None:
         if not message.purge:
             answer = m.Answer(self.group, message.request, self.dispatcher.ready, self.consumers)
             self.out.append((node, answer))
@@ -265,7 +311,7 @@ class QueueLeader:
                 self.greet(self._origin_nodes[result.origin])
         answers = self._on_commit.pop(index, None)
         if answers is not None:
-            self.out.extend(answers)
+            self._admit(answers)
 
     def pump(self) -> bool:
         """Say what was published and hand out what can be; True when there is more than fits in one turn."""
@@ -273,8 +319,14 @@ class QueueLeader:
             for node, serial in self._published.items():
                 self.out.append((node, m.Published(self.group, serial)))
             self._published.clear()
+        if self._late and not self._is_behind():
+            late, self._late = self._late, []
+            self._admit(list(late))
         if self._awaited:
             return False
+        asks, self._asks = self._asks, []
+        for node, ask in asks:
+            self._serve_ask(node, ask)
         if self._gets:
             self._serve_gets()
         return self.dispatcher.wants() and self._hand_out()

@@ -178,8 +178,8 @@ class QueueLink:
         """The consumer is gone; the queue gets back what it held."""
         self.flush()
         number = _number(consumer)
-        self._gets.pop(number, None)
-        if self._members.pop(number, None) is not None:
+        asked = self._gets.pop(number, None) is not None
+        if self._members.pop(number, None) is not None or asked:
             self._tell(m.Detach(self.group, number, True))
 
     def settle(self, consumer: Consumer, positions: Sequence[int], outcome: Outcome) -> None:
@@ -202,6 +202,8 @@ class QueueLink:
         consumer.handle = number
         request = m.Get(self.group, number, no_ack)
         self._gets[number] = (request, done)
+        if self._dirty:
+            self.flush()  # what was published before it may be what it gets
         self._tell(request)
 
     def ask(self, purge: bool, done: Callable[[int, int], None]) -> None:

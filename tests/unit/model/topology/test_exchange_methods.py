@@ -34,7 +34,7 @@ def test_predeclared(client: Client) -> None:
 def test_unknown_type(client: Client) -> None:
     error = client.call(m.ExchangeDeclare(exchange="x", type="magic"))
     assert isinstance(error, AmqpError)
-    assert (str(error), error.scope) == ("503 COMMAND_INVALID - unknown exchange type 'magic'", "connection")
+    assert (str(error), error.scope) == ("406 PRECONDITION_FAILED - unknown exchange type 'magic'", "channel")
 
 
 @pytest.mark.parametrize(
