@@ -1,0 +1,54 @@
+"""Which messages a queue or exchange has seen before, by the ``x-deduplication-header`` they carry.
+
+Part of the replicated state: time is the leader's stamp in the log, so that all replicas forget alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+HEADER = "x-deduplication-header"
+DEFAULT_SIZE = 100_000
+"""Keys remembered unless ``x-cache-size`` says otherwise."""
+
+
+class SeenKeys:
+    """The last ``size`` keys, each for ``ttl`` milliseconds (None: as long as there is room)."""
+
+    __slots__ = ("_seen", "size", "ttl")
+
+    def __init__(self, size: int = DEFAULT_SIZE, ttl: int | None = None) -> None:
+        self.size = size
+        self.ttl = ttl
+        self._seen: dict[str, int] = {}
+        """Key to the stamp of its first message, oldest first."""
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def repeated(self, key: str, stamp: int) -> bool:
+        """Note ``key`` at ``stamp`` (ms); whether it was there within the window.
+
+        A repetition does not prolong the window: it begins with the first message.
+        """
+        seen = self._seen
+        if self.ttl is not None:
+            while seen:
+                oldest = next(iter(seen))
+                if stamp - seen[oldest] < self.ttl:
+                    break
+                del seen[oldest]
+        if key in seen:
+            return True
+        while len(seen) >= self.size:
+            del seen[next(iter(seen))]
+        seen[key] = stamp
+        return False
+
+    def items(self) -> list[tuple[str, int]]:
+        """Everything remembered, oldest first, for a snapshot."""
+        return list(self._seen.items())
+
+    def restore(self, items: Iterable[tuple[str, int]]) -> None:
+        """What ``items`` gave."""
+        self._seen = dict(items)
