@@ -1,6 +1,6 @@
 """A priority queue's messages by priority: one lane each, in order of publishing within a lane.
 
-Kept by every replica (positions only), so that a new leader need not read the backlog to find what comes first.
+Every replica keeps them (positions only), so that a new leader need not read the backlog to know the order.
 """
 
 from __future__ import annotations
