@@ -73,7 +73,7 @@ class Checks:
     def goes_by(self, node: int, status: Status, disk: Disk) -> None:
         """The membership in force is the last one in the log, committed or not."""
         store = disk.appended.get(status.group)
-        if store is None or status.installing:
+        if store is None or status.installing or status.damaged:
             return
         above = range(store.base + 1, status.last + 1)
         configs = [store.entries[i] for i in above if store.entries[i].kind == KIND_CONFIG]

@@ -24,6 +24,10 @@ class Candidate(Leader):
         if not self.promotable:
             host.timers.clear(self.id, Timer.ELECTION)
             return
+        if not self._quorum_in_reach():
+            if not self.leader:
+                self.await_leader()
+            return
         self.leave_role()
         self.role = Role.PRE_CANDIDATE
         self.votes = {host.me: True}
@@ -38,6 +42,12 @@ class Candidate(Leader):
         for node in self.membership.voters:
             if node != host.me:
                 host.send(node, question)
+
+    def _quorum_in_reach(self) -> bool:
+        """Could enough voters answer at all? A node that is cut off need not ask for each of its groups."""
+        host = self.host
+        reachable = [node == host.me or host.peer(node).reachable for node in self.membership.voters]
+        return sum(reachable) >= self.membership.quorum
 
     def elect(self, force: bool) -> None:
         """Stand for election in a new term. The vote for ourselves is on disk before anybody hears of it."""

@@ -54,7 +54,10 @@ class Group(Follower):
         group.term, group.vote = image.hard.term, image.hard.vote
         snapshot = image.snapshot
         damaged = image.damaged
+        if snapshot is not None:
+            group.configs = [(snapshot.index, Membership.decode(snapshot.membership))]
         if snapshot is not None and damaged is not None and damaged <= snapshot.index:
+            group.configs = [(0, group.configs[0][1])]
             snapshot = None
             damaged = 1
         group._restore_log(image, snapshot, damaged)
@@ -62,8 +65,6 @@ class Group(Follower):
             raise ValueError(
                 f"group {image.group} has an entry of term {group.log.last_term} in term {group.term}"
             )
-        if snapshot is not None:
-            group.configs = [(snapshot.index, Membership.decode(snapshot.membership))]
         group._restore_configs(image.configs)
         group.adopt_membership()
         group.role = group.passive_role

@@ -154,8 +154,9 @@ class FollowerStatus:
 class Status:
     """A member's view of its group. ``followers`` is empty where the member does not lead.
 
-    ``transferring`` is the node that leadership is being handed to (0: none), ``installing`` tells that a snapshot
-    is arriving, ``damaged`` that the log waits for repair, ``changing`` that ``membership`` is not committed yet.
+    ``transferring`` is the node that leadership is being handed to (0: none), ``installing`` tells that a
+    snapshot is arriving, ``damaged`` that the log waits for repair, ``changing`` that ``membership`` is not
+    committed yet.
     """
 
     group: int
