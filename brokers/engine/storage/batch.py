@@ -114,6 +114,8 @@ def tabulate(table: SegmentTable, place: Placed) -> None:
         table.gone(frame.group)
     elif frame.type == fmt.VOID:
         table.void(frame.group, frame.index)
+    elif frame.type == fmt.HURT:
+        table.hurt(frame.group, frame.index)
     elif frame.type == fmt.FIXED:
         table.fixed(frame.group)
     elif frame.type == fmt.LIST:

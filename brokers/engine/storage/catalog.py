@@ -70,6 +70,8 @@ class Catalog:
         if index <= group.last:
             self.void_from(group, index)
             items.append(small(fmt.VOID, entry.group, index))
+            if index <= group.base[0]:
+                self._forsake_snapshot(group)
         items.append(entry)
         group.recent[index] = entry
         group.last = index
@@ -79,6 +81,12 @@ class Catalog:
             group.configs.append(index)
         self._tail.append(entry)
         self.tail_bytes += len(entry.payload)
+
+    @staticmethod
+    def _forsake_snapshot(group: GroupLog) -> None:
+        """A damaged member starts over below its snapshot: what the snapshot refers to is replaced."""
+        group.base = (0, 0)
+        group.snapshot, group.snapshot_segment = None, 0
 
     def _add_hard(self, record: HardState) -> Small:
         group = self.group(record.group)
@@ -173,12 +181,13 @@ class Catalog:
         elif frame.type == fmt.VOID or (frame.type == fmt.SNAP and frame.kind & fmt.SNAP_DISCARDS):
             segment.cuts.add(frame.group)
         elif frame.type == fmt.FIXED:
-            segment.fixes = True
+            segment.fixes.add(frame.group)
         if owner is not None and isinstance(item.record, HardState):
             owner.hard_written, owner.hard_segment = item.record, segment.number
         elif owner is not None and frame.type == fmt.SNAP:
-            owner.snapshot, owner.snapshot_segment = table.tables[frame.group].snapshot, segment.number
-            owner.waiting.pop(0)
+            snapshot = owner.waiting.pop(0)
+            if (snapshot.index, snapshot.term) <= owner.base:
+                owner.snapshot, owner.snapshot_segment = table.tables[frame.group].snapshot, segment.number
 
     def add_span(self, group: GroupLog, first: int, last: int, number: int) -> None:
         """Entries ``first`` to ``last`` lie in segment ``number``, above all others written so far."""
@@ -203,7 +212,8 @@ class Catalog:
 
     def apply(self, segment: Segment, summary: GroupSummary) -> None:
         """Take over what a segment says of a group; segments come in ascending order."""
-        segment.fixes |= summary.fixed
+        if summary.fixed:
+            segment.fixes.add(summary.group)
         if summary.gone:
             old = self.groups.pop(summary.group, None)
             if old is not None:
@@ -214,6 +224,8 @@ class Catalog:
         group = self.group(summary.group)
         if summary.cut is not None:
             self.void_from(group, summary.cut)
+            if summary.cut <= group.base[0]:
+                self._forsake_snapshot(group)
             segment.cuts.add(summary.group)
         for first, last in summary.runs:
             if first <= group.last:
@@ -224,6 +236,10 @@ class Catalog:
             if not group.terms or group.terms[-1][1] != item[1]:
                 group.terms.append(item)
         group.configs.extend(summary.configs)
+        if summary.fixed:
+            group.damaged = None
+        if summary.hurt is not None:
+            group.damaged = summary.hurt
         if summary.hard is not None:
             group.hard = group.hard_written = HardState(summary.group, *summary.hard)
             group.hard_segment = segment.number

@@ -196,6 +196,8 @@ class Compactor:
                 yield small_hard(hard)
             if summary.fixed:
                 yield small(fmt.FIXED, group)
+            if summary.hurt is not None:
+                yield small(fmt.HURT, group, summary.hurt)
 
     @staticmethod
     def _entry(plan: Plan, handle: Handle, group: int, index: int) -> Entry:

@@ -30,8 +30,10 @@ ENTRY  index        term               kind   the entry's
 HARD   vote         term
 SNAP   index        term               flags  u64 keep_from, u32 length of membership, membership, state
 GONE                                          (the group was removed)
+HURT   index                                  (the group was found damaged from this index on)
 FIXED                                         (the group was repaired from its peers: older losses are void)
-VOID   index                                  (entries from this index on are replaced by what follows)
+VOID   index                                  (entries from this index on, and a snapshot at or above it, are
+                                              replaced by what follows)
 LIST                                          u32 number of every segment that exists up to the highest named
 END                                           (the segment is complete: nothing was written after it)
 BATCH  count        end of the records        (u32 offset, header) * count
@@ -69,7 +71,8 @@ LIST = 6
 BATCH = 7
 VOID = 8
 END = 9
-TYPES = frozenset((ENTRY, HARD, SNAP, GONE, FIXED, LIST, BATCH, VOID, END))
+HURT = 10
+TYPES = frozenset((ENTRY, HARD, SNAP, GONE, FIXED, LIST, BATCH, VOID, END, HURT))
 
 SNAP_DISCARDS = 1
 """A snapshot's kind: entries above it are void (it was installed over a log that did not contain it)."""

@@ -47,6 +47,8 @@ class GroupLog:
     """Entries below are no longer needed."""
     damaged: int | None = None
     """The first index lost to damage, until the group is repaired."""
+    hurt: bool = False
+    """The log says that the group is damaged."""
 
     def first(self) -> int:
         """The lowest index from which on all entries up to ``last`` are there."""

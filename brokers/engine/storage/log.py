@@ -102,6 +102,15 @@ class Log:
             raise
         log = cls(folder, lock, catalog, writer, Compactor(folder, catalog, writer, disk), found.damages)
         images = [image(catalog, state) for state in list(catalog.groups.values())]
+        with catalog.lock:
+            hurt = [
+                small(fmt.HURT, state.group, state.damaged)
+                for state in catalog.groups.values()
+                if state.damaged is not None and not state.hurt
+            ]
+            if hurt:
+                size = sum(map(item_size, hurt))
+                writer.push(Call(list(hurt), size, None, time.monotonic()))
         writer.start(Reclaimer(catalog, writer).reclaim)
         return log, sorted(images)
 

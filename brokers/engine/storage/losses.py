@@ -3,6 +3,10 @@
 A lost record stops mattering once a later one makes it void: an entry by one with the same or a lower index
 or by a snapshot that no longer refers to it, a hard state or snapshot by a newer one, anything by the group's
 removal or by the mark that ends its repair.
+
+That holds for what was written before the loss was found. Once it is found, the group is marked as hurt in
+the log, and stays so until its repair ends: a repair overwrites what was lost at its start, but until its end
+the member may lack entries that it had acknowledged, and must not vote.
 """
 
 from __future__ import annotations
@@ -75,6 +79,8 @@ class Losses:
         lost = self._groups.get(group)
         if lost is not None:
             lost.entries = [(a, min(b, index - 1)) for a, b in lost.entries if a < index]
+            if lost.snapshot is not None and lost.snapshot >= index:
+                lost.snapshot = None
 
     def snapshot(self, group: int, keep_from: int) -> None:
         """A snapshot that refers to entries from ``keep_from`` on."""

@@ -89,7 +89,7 @@ def read_snapshot(catalog: Catalog, group: int) -> Snapshot:
     """See ``Log.snapshot``."""
     with catalog.lock:
         state = catalog.groups.get(group)
-        if state is not None and state.waiting:
+        if state is not None and state.waiting and state.waiting[-1][1:3] == state.base:
             return state.waiting[-1]
         if state is None or state.snapshot is None:
             raise LookupError(f"the log has no snapshot of group {group}")

@@ -9,7 +9,7 @@ So is what entries they replaced, where an older segment that stays has some: as
 above the group's last entry.
 
 A segment with damage stays until the groups that lost something are repaired, and what records the end of the
-repair stays as long as that segment does.
+repair stays as long as that segment does. The mark of a damaged group is written again like a hard state.
 
 The record of a removal stays as long as an older segment mentions the group, for else the group would be back
 after a restart. It is not written again: the group may have come back since.
@@ -98,6 +98,11 @@ class Reclaimer:
             small(fmt.VOID, number, catalog.groups[number].last + 1)
             for number in sorted(self._replaced(doomed))
         ]
+        items += [
+            small(fmt.HURT, group.group, group.damaged)
+            for group in catalog.groups.values()
+            if group.damaged is not None
+        ]
         remaining = [number for number in catalog.segments if number not in doomed]
         items.append(small(fmt.LIST, 0, payload=fmt.pack_list(remaining)))
         return items
@@ -146,8 +151,8 @@ class Reclaimer:
         }
 
     def _removals_void(self, segment: Segment, doomed: set[int]) -> bool:
-        """Whether no older segment that stays mentions a group whose removal ``segment`` records."""
-        return not self._mentioned_before(segment.number, segment.gone, doomed)
+        """Whether no older segment that stays mentions a group that ``segment`` removes or repairs."""
+        return not self._mentioned_before(segment.number, segment.gone | segment.fixes, doomed)
 
     def _mentioned_before(self, number: int, groups: set[int], doomed: set[int]) -> bool:
         """Whether a segment older than ``number`` that stays mentions one of ``groups``."""

@@ -184,7 +184,9 @@ def _apply(catalog: Catalog, loaded: list[_Loaded], disk: Disk, folder: Path) ->
         catalog.group(number)
     for state in catalog.groups.values():
         state.last = max(state.last, state.base[0])
-        state.damaged = losses.first_lost(state)
+        state.hurt = state.damaged is not None
+        found = [index for index in (state.damaged, losses.first_lost(state)) if index is not None]
+        state.damaged = min(found, default=None)
         hole = state.hole(state.base[0] + 1, state.last)
         if hole is not None and state.damaged is None:
             catalog.void_from(state, hole)
@@ -195,11 +197,13 @@ def _apply(catalog: Catalog, loaded: list[_Loaded], disk: Disk, folder: Path) ->
 def image(catalog: Catalog, state: GroupLog) -> GroupImage:
     """What consensus gets to know of a group."""
     snapshot: Snapshot | None = None
-    if state.waiting or state.snapshot is not None:
-        try:
-            snapshot = read_snapshot(catalog, state.group)
-        except DamagedRecord:
-            state.damaged, state.snapshot, state.base = 1, None, (0, 0)
+    try:
+        snapshot = read_snapshot(catalog, state.group)
+    except LookupError:
+        snapshot = None
+    except DamagedRecord:
+        state.damaged, state.hurt = 1, False
+        state.snapshot, state.snapshot_segment, state.base = None, 0, (0, 0)
     hard = state.hard or HardState(state.group, 0, 0)
     first = state.lowest()
     terms = [(max(first, index), term) for index, term in state.terms if index <= state.last]

@@ -206,6 +206,8 @@ def _take(data: Buffer, table: SegmentTable, losses: Losses, offset: int, header
         table.gone(group)
     elif header.type == fmt.VOID:
         table.void(group, header.index)
+    elif header.type == fmt.HURT:
+        table.hurt(group, header.index)
     elif header.type == fmt.FIXED:
         table.fixed(group)
     elif header.type == fmt.LIST:

@@ -74,8 +74,8 @@ class Segment:
         """Groups whose removal is recorded here."""
         self.cuts: set[int] = set()
         """Groups that had entries replaced here."""
-        self.fixes = False
-        """The end of a repair is recorded here."""
+        self.fixes: set[int] = set()
+        """Groups of which the end of a repair is recorded here."""
         self.lossy = False
         """Records of it were lost to damage."""
 

@@ -5,7 +5,7 @@ Derived data: it is rebuilt by a scan when it is missing, damaged, or does not b
 
     8s magic | u32 version | u32 number | u32 salt | u64 size of the segment | u32 groups | u32 runs
     u32 terms | u32 configs | u32 places | u32 listed | u32 crc32 of the whole file, this field left out
-    groups, ascending: u64 group | u8 flags | u64 cut | u64 hard term | u64 vote
+    groups, ascending: u64 group | u8 flags | u64 hurt | u64 cut | u64 hard term | u64 vote
                        u64 snapshot index | u64 term | u64 keep_from | u32 offset | u32 length
                        u32 first run | u32 runs | u32 first term | u32 terms
                        u32 first config | u32 configs
@@ -29,10 +29,10 @@ from brokers.engine.storage.table import GroupSummary, SegmentTable, SnapshotPla
 MAGIC = b"MQCIDX\r\n"
 VERSION = 1
 
-_GONE, _FIXED, _CUT, _HARD, _SNAP = 1, 2, 4, 8, 16
+_GONE, _FIXED, _CUT, _HARD, _SNAP, _HURT = 1, 2, 4, 8, 16, 32
 _HEAD = struct.Struct(">8sIIIQIIIIII")
 _CRC = struct.Struct(">I")
-_GROUP = struct.Struct(">QBQQQQQQIIIIIIII")
+_GROUP = struct.Struct(">QBQQQQQQQIIIIIIII")
 _RUN = struct.Struct(">QII")
 _TERM = struct.Struct(">QQ")
 _PLACE = struct.Struct(">II")
@@ -59,9 +59,11 @@ def pack_sidecar(table: SegmentTable, number: int, salt: int, size: int) -> byte
             snapshot = entry.snapshot
         if entry.cut is not None:
             flags |= _CUT
+        if entry.hurt is not None:
+            flags |= _HURT
         groups.append(
             _GROUP.pack(
-                group, flags, entry.cut or 0, term, vote, *snapshot,
+                group, flags, entry.hurt or 0, entry.cut or 0, term, vote, *snapshot,
                 len(runs), len(entry.runs), len(terms), len(entry.terms),
                 len(configs), len(entry.configs),
             )
@@ -134,13 +136,14 @@ class Sidecar:
         found = self._find(group)
         if found is None:
             raise KeyError(group)
-        _, flags, cut, term, vote, *rest = found
+        _, flags, hurt, cut, term, vote, *rest = found
         snapshot = SnapshotPlace(*rest[:5])
         runs_at, runs, terms_at, terms, configs_at, configs = rest[5:]
         return GroupSummary(
             group,
             bool(flags & _GONE),
             bool(flags & _FIXED),
+            hurt if flags & _HURT else None,
             cut if flags & _CUT else None,
             (term, vote) if flags & _HARD else None,
             snapshot if flags & _SNAP else None,
@@ -159,7 +162,7 @@ class Sidecar:
         found = self._find(group)
         if found is None:
             raise KeyError(group)
-        runs_at, runs = found[10], found[11]
+        runs_at, runs = found[11], found[12]
         for first, count, place in self._run_items(runs_at, runs):
             if first <= index < first + count:
                 at = self._places + (place + index - first) * _PLACE.size

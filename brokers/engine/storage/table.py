@@ -43,6 +43,8 @@ class GroupSummary(NamedTuple):
     """The group was removed in this segment: everything of it in older segments is void."""
     fixed: bool
     """The group was repaired from its peers in this segment: older losses are void."""
+    hurt: int | None
+    """The group was found damaged from this index on, and is not repaired by the segment's end."""
     cut: int | None
     """Entries of older segments from this index on were replaced."""
     hard: tuple[int, int] | None
@@ -79,11 +81,12 @@ class Index(Protocol):
 class GroupTable:
     """One group in one segment."""
 
-    __slots__ = ("configs", "cut", "fixed", "gone", "hard", "runs", "snapshot", "terms")
+    __slots__ = ("configs", "cut", "fixed", "gone", "hard", "hurt", "runs", "snapshot", "terms")
 
     def __init__(self) -> None:
         self.gone = False
         self.fixed = False
+        self.hurt: int | None = None
         self.cut: int | None = None
         self.hard: tuple[int, int] | None = None
         self.snapshot: SnapshotPlace | None = None
@@ -95,6 +98,8 @@ class GroupTable:
         """Entries from ``index`` on are replaced, here and in older segments."""
         if self.cut is None or index < self.cut:
             self.cut = index
+        if self.snapshot is not None and self.snapshot.index >= index:
+            self.snapshot = None
         self.trim(index)
 
     def trim(self, index: int) -> None:
@@ -163,9 +168,9 @@ class SegmentTable:
     def snapshot(self, group: int, place: SnapshotPlace, discards: bool) -> None:
         """A snapshot was written."""
         table = self._of(group)
-        table.snapshot = place
         if discards:
             table.void(place.index + 1)
+        table.snapshot = place
 
     def gone(self, group: int) -> None:
         """A removal was written."""
@@ -174,7 +179,12 @@ class SegmentTable:
 
     def fixed(self, group: int) -> None:
         """The end of a repair was written."""
-        self._of(group).fixed = True
+        table = self._of(group)
+        table.fixed, table.hurt = True, None
+
+    def hurt(self, group: int, index: int) -> None:
+        """The group was found damaged."""
+        self._of(group).hurt = index
 
     def groups(self) -> list[int]:
         return sorted(self.tables)
@@ -188,6 +198,7 @@ class SegmentTable:
             group,
             table.gone,
             table.fixed,
+            table.hurt,
             table.cut,
             table.hard,
             table.snapshot,

@@ -231,13 +231,57 @@ def test_a_segment_that_vanished_or_was_cut_is_damage(tmp_path, sidecar, size):
         assert _check(tmp_path / "log", state) == "known"
 
 
-def test_damage_ends_with_what_replaces_it(tmp_path):
+def test_damage_that_was_replaced_before_it_was_found_is_none(tmp_path):
+    log = Opened(tmp_path / "log")
+    log.write(*[entry(1, index) for index in range(1, 6)])
+    log.write(entry(1, 3, 2), entry(1, 4, 2))
+    log.log.close()
+    _without_sidecars(tmp_path / "log")
+    path, at, header = _locate(tmp_path / "log", fmt.ENTRY, 3)
+    assert header.index == 4
+    _flip(path, at + fmt.HEADER)
+    log = Opened(tmp_path / "log")
+    assert log.images[1][3:7] == (1, 4, [(1, 1), (3, 2)], None)
+    log.log.close()
+
+
+def test_a_member_that_starts_over_below_its_snapshot_loses_the_snapshot(tmp_path):
+    log = Opened(tmp_path / "log")
+    log.write(*[entry(1, index) for index in range(1, 11)], Snapshot(1, 8, 1, b"", b"", 5))
+    log.log.close()
+    _without_sidecars(tmp_path / "log")
+    path, at, _ = _locate(tmp_path / "log", fmt.ENTRY, 5)
+    _flip(path, at + fmt.HEADER)
+    log = Opened(tmp_path / "log")
+    assert log.images[1].damaged == 6
+    log.write(entry(1, 1, 3))
+    with pytest.raises(LookupError):
+        log.log.snapshot(1)
+    for _ in range(2):
+        log.log.close()
+        log = Opened(tmp_path / "log")
+        assert log.images[1].snapshot is None
+        assert log.images[1][3:7] == (1, 1, [(1, 3)], 6)
+    log.write(*[entry(1, index, 3) for index in range(2, 9)])
+    log.log.mark_repaired(1)
+    log.log.close()
+    log = Opened(tmp_path / "log")
+    assert log.images[1][3:7] == (1, 8, [(1, 3)], None)
+    log.log.close()
+
+
+def test_damage_ends_with_the_repair_not_with_what_replaces_it(tmp_path):
     _written(tmp_path / "log", clean=False)
     _without_sidecars(tmp_path / "log")
     path, at, header = _locate(tmp_path / "log", fmt.ENTRY, 9)
     _flip(path, at + fmt.HEADER)
     log = Opened(tmp_path / "log")
     log.write(*[entry(header.group, index, 9) for index in range(header.index, 30)])
+    for _ in range(2):
+        log.log.close()
+        log = Opened(tmp_path / "log")
+        assert log.images[header.group].damaged == header.index
+    log.log.mark_repaired(header.group)
     log.log.close()
     log = Opened(tmp_path / "log")
     assert log.images[header.group].damaged is None
