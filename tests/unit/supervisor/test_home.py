@@ -73,14 +73,17 @@ def test_nodes_are_known_by_their_pid_file_and_command_line(tmp_path: Path) -> N
     command = [
         sys.executable,
         "-c",
-        "input()",
+        "print(flush=True); input()",
         "brokers.engine.node",
         "--home",
         str(tmp_path),
         "--name",
         "node1",
     ]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as node:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as node:
+        # Just after the fork the system does not know the command line yet.
+        assert node.stdout is not None
+        node.stdout.readline()
         config.pid_path("node1").write_text(str(node.pid))
         # A pid that now belongs to somebody else.
         config.pid_path("node2").write_text(str(os.getpid()))
