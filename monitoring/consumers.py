@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Coroutine
 from typing import Any, ClassVar, Final
 from urllib.parse import parse_qs
 
@@ -17,11 +19,21 @@ from monitoring.guard import Ticket, guard, rights_of
 from monitoring.hub import Subscription, View, hub
 from monitoring.signals import GROUP
 
+logger = logging.getLogger(__name__)
+
 SIGNED_OUT: Final = 4401
 FORBIDDEN: Final = 4403
 NOT_FOUND: Final = 4404
 """Close codes after which the browser does not try again by itself (HTTP's codes plus 4000)."""
 MAX_ADDRESS: Final = 4000
+
+
+async def _unless_gone(sending: Coroutine[Any, Any, None]) -> None:
+    try:
+        await sending
+    except Exception:
+        # Each server has its own error for a browser that left in this very moment. ``disconnect`` follows.
+        logger.debug("a live update found nobody", exc_info=True)
 
 
 class LiveConsumer(AsyncWebsocketConsumer):
@@ -36,6 +48,7 @@ class LiveConsumer(AsyncWebsocketConsumer):
         self._loop = asyncio.get_running_loop()
         self._ticket: Ticket | None = None
         self._view: tuple[View, Subscription] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         # Accepted first: a refused handshake looks to the browser like a lost server, and it would try again.
         await self.accept()
         user = self.scope["user"]
@@ -81,11 +94,15 @@ class LiveConsumer(AsyncWebsocketConsumer):
         rights = rights_of({user.pk}).get(user.pk)
         return page, Ticket(user.pk, self.scope["session"].session_key or "", rights, self._revoke)
 
-    def _deliver(self, html: str) -> None:
-        self._loop.call_soon_threadsafe(self._start, html)
+    # The hub and the guard call these in their own threads.
 
-    def _start(self, html: str) -> None:
-        self._sending = asyncio.ensure_future(self.send(text_data=html))
+    def _deliver(self, html: str) -> None:
+        self._loop.call_soon_threadsafe(self._start, self.send(text_data=html))
 
     def _revoke(self) -> None:
-        self._loop.call_soon_threadsafe(lambda: asyncio.ensure_future(self.close(SIGNED_OUT)))
+        self._loop.call_soon_threadsafe(self._start, self.close(SIGNED_OUT))
+
+    def _start(self, sending: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(_unless_gone(sending))
+        self._tasks.add(task)  # the loop itself keeps only a weak reference
+        task.add_done_callback(self._tasks.discard)

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 RATE: Final = 4.0
 """Renderings of one view per second, at most."""
 IDLE_SHARE: Final = 3.0
-"""After rendering for t seconds the hub pauses for at least this many times t."""
+"""After rendering for t seconds of processor time the hub pauses for at least this many times t."""
 FEED_PAUSE: Final = 1.5
 """Seconds between two looks for operations and events that another process wrote."""
 WINDOW: Final = 8
@@ -122,15 +122,15 @@ class Hub:
         while True:
             self._wake.wait(FEED_PAUSE)
             self._wake.clear()
-            began = time.monotonic()
+            began, worked = time.monotonic(), time.thread_time()
             try:
                 self._look_at_feed(began)
                 self._render()
             except Exception:
                 # Whatever it was must not freeze every page for ever.
                 logger.exception("live updates failed once; they go on")
-            took = time.monotonic() - began
-            time.sleep(max(1 / RATE - took, IDLE_SHARE * took))
+            took, worked = time.monotonic() - began, time.thread_time() - worked
+            time.sleep(max(0.0, 1 / RATE - took, IDLE_SHARE * worked))
 
     def _look_at_feed(self, now: float) -> None:
         if now < self._feed_due or not self._views:

@@ -18,6 +18,7 @@ from django.http import QueryDict
 from django.template.loader import render_to_string
 
 from brokers import models
+from brokers.adapters.base import QueueKey
 from brokers.live.state import Delta, State
 from brokers.live.watcher import state_of
 
@@ -112,26 +113,25 @@ class Page(ABC):
 class Feed:
     """The last operations and events of a cluster, read once and kept until told to forget them."""
 
-    def __init__(self, cluster: models.Cluster, target: str | None = None, limit: int = 8) -> None:
+    def __init__(self, cluster: models.Cluster, queue: QueueKey | None = None, limit: int = 8) -> None:
+        """``queue`` leaves only operations on that queue."""
         self._cluster = cluster
-        self._target = target
+        self._queue = queue
         self._limit = limit
 
     @cached_property
     def operations(self) -> list[models.Operation]:
         """Newest first."""
         found = self._cluster.operations.select_related("who")
-        if self._target is not None:
-            found = found.filter(target=self._target)
+        if self._queue is not None:
+            vhost, name = self._queue
+            found = found.filter(params__vhost=vhost, params__name=name)
         return list(found[: self._limit])
 
     @cached_property
     def events(self) -> list[models.Event]:
         """Newest first."""
-        found = self._cluster.events.all()
-        if self._target is not None:
-            found = found.filter(subject=self._target)
-        return list(found[: self._limit])
+        return list(self._cluster.events.all()[: self._limit])
 
     @cached_property
     def open_events(self) -> list[models.Event]:

@@ -76,6 +76,9 @@ class State:
         self.answered_by: str | None = None
         self.version = 0
         """Rises with each change; what is derived from the state is kept by it."""
+        self.sampled = 0.0
+        """When the last sample was taken, on the histories' time line: where charts end. They are the largest
+        parts of a page; if they ended at this very moment, each rendering of them would be a new one."""
         self.totals_history = History()
         self.histories: dict[QueueKey, History] = {}
         self.known = threading.Event()
@@ -126,7 +129,7 @@ class State:
 
     def sample(self) -> Delta:
         """Add a point to the history of everything that changed since the last time."""
-        at = self.now
+        at = self.sampled = self._clock() - self._epoch
         for key in self._unsampled:
             queue = self.queues.get(key)
             if queue is None:
@@ -143,11 +146,6 @@ class State:
         return Delta(tick=True)
 
     # --- read by everyone
-
-    @property
-    def now(self) -> float:
-        """Seconds on the histories' time line."""
-        return self._clock() - self._epoch
 
     @property
     def lost(self) -> str | None:

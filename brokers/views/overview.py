@@ -29,7 +29,7 @@ class OverviewPage(Page):
     def context(self, state: State) -> dict[str, Any]:
         nodes = tuple(state.nodes.values())
         found = state.derive("problems", lambda: self._problems(state))
-        now = state.now
+        now = state.sampled
         return {
             "nodes": nodes,
             "running": state.running_nodes(),

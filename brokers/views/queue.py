@@ -21,7 +21,7 @@ class QueuePage(Page):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._feed = Feed(self.cluster, target=self.title, limit=6)
+        self._feed = Feed(self.cluster, queue=self.key, limit=6)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -42,7 +42,7 @@ class QueuePage(Page):
 
     def context(self, state: State) -> dict[str, Any]:
         queue = state.queues.get(self.key)
-        history, now = state.histories.get(self.key), state.now
+        history, now = state.histories.get(self.key), state.sampled
         return {
             "vhost": self.key[0],
             "name": self.key[1],

@@ -130,6 +130,22 @@ def test_views_alike_have_one_address(row: Cluster) -> None:
     )
 
 
+def test_between_two_samples_charts_are_not_sent_again(
+    row: Cluster, fake: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = queue_page(row)
+    page.state.sample()
+    monkeypatch.setattr(State, "sample", lambda self: Delta())  # the clock goes on meanwhile
+    renderer = Renderer(page)
+    renderer.everything()
+    version = page.state.version
+    fake.put(replace(fake.queues["/", "hello"], ready=77))
+    changed(page.state, version)
+    (text,) = renderer.changes()
+    assert ">77<" in text
+    assert "<svg" not in text
+
+
 # --- the hub
 
 
@@ -206,8 +222,9 @@ def test_operations_written_elsewhere_appear(row: Cluster, fake: FakeCluster) ->
     socket = Socket(Hub(), queue_page(row))
     wait_for(lambda: bool(socket.got))
     socket.show()
+    params = {"vhost": "/", "name": "hello"}
     Operation.objects.create(
-        kind="failover", cluster=row, target="hello", state="done", step="node3 leads now"
+        kind="failover", cluster=row, target="hello", params=params, state="done", step="node3 leads now"
     )
     wait_for(lambda: any("node3 leads now" in text for text in socket.got))
     socket.leave()
