@@ -46,6 +46,8 @@ def main() -> int:
         return 2
     # Messages are freed by reference counts; the collector would only walk the topology over and over.
     gc.set_threshold(100_000, 50, 100)
+    # The log's writer takes the interpreter back after every sync: it must not wait the usual 5 ms for it.
+    sys.setswitchinterval(0.0005)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve(config, me))
 
