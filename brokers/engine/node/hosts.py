@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from brokers.engine.core.model.entries import PUBLISH, Messages
+from brokers.engine.core.model.queue_settings import QueueSettings
 from brokers.engine.core.model.queue_state import QueueState
 from brokers.engine.core.raft.records import KIND_DATA, KIND_NOOP, Entry, LogReader, Snapshot
 from brokers.engine.core.session.leader import QueueLeader
@@ -63,10 +64,12 @@ class Host:
     def _load(self, index: int) -> bytes:
         raise NotImplementedError
 
-    def lead(self, term: int, nodes: Iterable[int]) -> QueueLeader:
+    def lead(self, term: int, nodes: Iterable[int], settings: QueueSettings) -> QueueLeader:
         """This node leads the queue from now on."""
         self.term = term
-        self.leader = QueueLeader(self.group, term, self.state, nodes, self.read)
+        self.leader = QueueLeader(
+            self.group, term, self.state, nodes, self.read, settings, wall_clock_ms()
+        )
         return self.leader
 
     def apply(self, index: int, payload: bytes) -> None:

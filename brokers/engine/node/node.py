@@ -18,11 +18,14 @@ from brokers.engine.core.amqp.consumer import Consumer
 from brokers.engine.core.model import commands, events
 from brokers.engine.core.model.metadata import Metadata
 from brokers.engine.core.model.passwords import SALT_BYTES, hash_password
-from brokers.engine.core.model.topology import NodeInfo, QueueInfo
+from brokers.engine.core.model.queue_settings import settings
+from brokers.engine.core.model.topology import DELAY_QUEUE, NodeInfo, QueueInfo
 from brokers.engine.core.raft.multi import empty_image
 from brokers.engine.core.raft.records import KIND_DATA, Entry, Snapshot
 from brokers.engine.core.raft.types import Membership, Role, RoleChange
 from brokers.engine.node.broker import NodeBroker
+from brokers.engine.node.dead_letters import DeadLetters
+from brokers.engine.node.delays import Delays
 from brokers.engine.node.listener import AmqpSocket, connection_settings, listening_hosts
 from brokers.engine.node.membership import Memberships, founders
 from brokers.engine.node.metadata_service import METADATA_GROUP, MetadataService
@@ -92,7 +95,13 @@ class Node:
             wake=self.wake,
             congested=self._congested,
             on_deserted=self._on_deserted,
+            on_outlived=self._on_outlived,
         )
+        self.delays = Delays(self.service.metadata, self.queues, loop)
+        self.dead_letters = DeadLetters(
+            self.service.metadata, self.queues.link, lambda leader: self.queues.touch_group(leader.group)
+        )
+        self.queues.on_letters = self.dead_letters.send
         self.replies = Replies(me.id, lambda node, parts: self.peers.send(node, REPLY, parts))
         self.broker = NodeBroker(
             *(me.id, me.name, self.boot, config.name, loop),
@@ -206,6 +215,8 @@ class Node:
             last = now
             self.replication.tick(now)
             self.queues.resume()
+            self.queues.ring()
+            self.delays.tick()
             self.service.tick(now)
             self._bootstrap()
             if now - slow >= 0.5:
@@ -328,6 +339,9 @@ class Node:
             self.memberships.queue_changed(event.before, event.after)
 
     def _queue_created(self, info: QueueInfo) -> None:
+        if info.type == DELAY_QUEUE:
+            self.delays.add(info.group)
+        self.queues.configure(info.group, settings(info.arguments, info.type))
         self.queues.announce(info)
         if info.home == self.me.id:
             self.queues.add_transient(info.group)
@@ -340,6 +354,8 @@ class Node:
                 self.replication.multi.campaign(info.group, self.now())
 
     def _queue_deleted(self, info: QueueInfo) -> None:
+        self.delays.remove(info.group)
+        self.dead_letters.forget(info.group)
         for consumer in self.queues.remove(info.group):
             consumer.channel.cancelled_by_broker(consumer)
             self._touch(consumer)
@@ -351,6 +367,13 @@ class Node:
         info = self.service.metadata.state.by_group.get(group)
         if info is not None and info.auto_delete:
             command = commands.delete_queue(info.vhost, info.name, info.group, events.Reason.UNUSED)
+            self.service.submit(command, lambda result: None, self.now())
+
+    def _on_outlived(self, group: int) -> None:
+        """A queue was not used for as long as its ``x-expires`` allows."""
+        info = self.service.metadata.state.by_group.get(group)
+        if info is not None:
+            command = commands.delete_queue(info.vhost, info.name, info.group, events.Reason.EXPIRED)
             self.service.submit(command, lambda result: None, self.now())
 
     # -- peers ----------------------------------------------------------------------------------------

@@ -8,15 +8,19 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
 
 from brokers.engine.core.amqp.consumer import Consumer
+from brokers.engine.core.model.queue_settings import QueueSettings
 from brokers.engine.core.model.queue_state import QueueState
 from brokers.engine.core.model.topology import QueueInfo
 from brokers.engine.core.raft.records import KIND_NOOP, Entry, Snapshot
 from brokers.engine.core.raft.types import Role, RoleChange
 from brokers.engine.core.session import messages as m
 from brokers.engine.core.session.codec import decode, encode
+from brokers.engine.core.session.leader import QueueLeader
 from brokers.engine.core.session.link import Load, QueueLink
+from brokers.engine.core.session.upkeep import NEVER
 from brokers.engine.node.hosts import Failover, Host, ReplicaHost, TransientHost, wall_clock_ms
 from brokers.engine.node.peers import SESSION, Peers
 from brokers.engine.node.replication import Replication
@@ -39,6 +43,7 @@ class Queues:
         wake: Callable[[], None],
         congested: Callable[[Consumer], bool],
         on_deserted: Callable[[int], None],
+        on_outlived: Callable[[int], None],
     ) -> None:
         self.load = Load()
         self.hosts: dict[int, Host] = {}
@@ -55,6 +60,14 @@ class Queues:
         self._wake = wake
         self._congested = congested
         self._on_deserted = on_deserted
+        self._on_outlived = on_outlived
+        self.on_letters: Callable[[QueueLeader], None] = lambda leader: None
+        """Publishes the dead letters of a queue led here."""
+        self._settings: dict[int, QueueSettings] = {}
+        self._timers: list[tuple[int, int]] = []
+        """Heap of (wall clock milliseconds, group): when a queue has to be looked at."""
+        self._timed: dict[int, int] = {}
+        """The earliest time in the heap for each group."""
         self._inbox: deque[tuple[int, m.Message]] = deque()
         self._dirty_links: list[QueueLink] = []
         self._dirty_hosts: list[Host] = []
@@ -143,8 +156,24 @@ class Queues:
         if info.home is not None and info.home != self._me:
             self.leaders[info.group] = (info.home, 1)
 
+    def touch_group(self, group: int) -> None:
+        """Let the leader of a group, if it is here, work in this turn."""
+        host = self.hosts.get(group)
+        if host is not None and host.leader is not None:
+            self.mark(host)
+
+    def configure(self, group: int, settings: QueueSettings) -> None:
+        """What is known of the queue's settings now. It is not led from here before that."""
+        self._settings[group] = settings
+        host = self.hosts.get(group)
+        if host is not None and host.leader is not None:
+            host.leader.upkeep.configure(settings)
+            self.mark(host)
+
     def remove(self, group: int) -> list[Consumer]:
         """The queue was deleted; its consumers on this node that are to be told."""
+        self._settings.pop(group, None)
+        self._timed.pop(group, None)
         self.hosts.pop(group, None)
         self.leaders.pop(group, None)
         self._heard.pop(group, None)
@@ -161,7 +190,12 @@ class Queues:
             self._wake()
 
     def _lead(self, host: Host, term: int) -> None:
-        host.lead(term, [self._me, *self._peers.links])
+        settings = self._settings.get(host.group)
+        if settings is None:
+            # The metadata log lags behind the queue's: ``resume`` leads as soon as the queue is known.
+            self._suspended.add(host.group)
+            return
+        host.lead(term, [self._me, *self._peers.links], settings)
         self.mark(host)
 
     # -- consensus ------------------------------------------------------------------------------------
@@ -271,8 +305,11 @@ class Queues:
         leader = host.leader
         if leader is None:
             return
-        more = leader.pump()
-        for payload, answers in leader.take_proposals(wall_clock_ms()):
+        now = wall_clock_ms()
+        more = leader.pump(now)
+        if leader.upkeep.letters:
+            self.on_letters(leader)
+        for payload, answers in leader.take_proposals(now):
             index = host.propose(payload)
             if index is None:
                 self._suspend(host)
@@ -286,6 +323,11 @@ class Queues:
         if leader.deserted:
             leader.deserted = False
             self._on_deserted(host.group)
+        if leader.upkeep.outlived:
+            leader.upkeep.outlived = False
+            self._on_outlived(host.group)
+        if leader.upkeep.due < NEVER:
+            self._call_at(leader.upkeep.due, host.group)
         if more:
             self.mark(host)
 
@@ -297,6 +339,23 @@ class Queues:
         link = self.links.get(host.group)
         if link is not None:
             link.leader_lost(self._me)
+
+    def _call_at(self, due: int, group: int) -> None:
+        if due < self._timed.get(group, NEVER):
+            self._timed[group] = due
+            heappush(self._timers, (due, group))
+
+    def ring(self) -> None:
+        """Look at the queues where something is due now. Called every few milliseconds."""
+        timers = self._timers
+        now = wall_clock_ms()
+        while timers and timers[0][0] <= now:
+            due, group = heappop(timers)
+            if self._timed.get(group) == due:
+                del self._timed[group]
+                host = self.hosts.get(group)
+                if host is not None and host.leader is not None:
+                    self.mark(host)
 
     def resume(self) -> None:
         """Lead again where a hand-over was given up."""

@@ -11,12 +11,14 @@ from enum import IntEnum
 from struct import Struct
 from typing import NamedTuple
 
-PUBLISH, SETTLE, RETURN, WATERMARK = 1, 2, 3, 4
+PUBLISH, SETTLE, RETURN, WATERMARK, DEAD, RETRY = 1, 2, 3, 4, 5, 6
 
-_stamp = Struct(">BQ")
-_batch = Struct(">QQI")
-_settle = Struct(">BBI")
-_return = Struct(">BI")
+_stamp = Struct(">BQI")
+_batch = Struct(">QQIHI")
+_settle = Struct(">BBqI")
+_return = Struct(">BiQI")
+_dead = Struct(">BBQI")
+_retry = Struct(">BQI")
 _watermark = Struct(">BQ")
 _message = Struct(">HI")
 
@@ -33,6 +35,7 @@ class Settled(IntEnum):
     PURGE = 2
     EXPIRE = 3
     DROP = 4
+    LIMIT = 5
 
 
 Run = tuple[int, int]
@@ -40,12 +43,19 @@ Run = tuple[int, int]
 
 
 class PublishHead(NamedTuple):
-    """The fixed head of a publish entry; ``stamp`` is the leader's wall clock in milliseconds."""
+    """The fixed head of a publish entry; ``stamp`` is the leader's wall clock in milliseconds.
+
+    Of the ``size`` messages the first ``taken`` are the queue's, the others were refused. ``flags`` are the
+    property flags of all of them together, ``bodies`` is how many bytes their bodies take.
+    """
 
     stamp: int
+    taken: int
     origin: int
     serial: int
     size: int
+    flags: int
+    bodies: int
 
 
 def message_prefix(route: bytes, header: bytes) -> bytes:
@@ -53,41 +63,49 @@ def message_prefix(route: bytes, header: bytes) -> bytes:
     return _message.pack(len(route), len(header))
 
 
-def encode_batch(origin: int, serial: int, ends: Sequence[int], parts: Sequence[bytes]) -> bytes:
-    """A batch of messages as an origin sends it to the leader; ``parts`` are the messages' bytes in order."""
+def encode_batch(
+    origin: int, serial: int, ends: Sequence[int], parts: Sequence[bytes], flags: int = 0, bodies: int = 0
+) -> bytes:
+    """A batch of messages as an origin sends it to the leader; ``parts`` are the messages' bytes in order.
+
+    For ``flags`` and ``bodies`` see ``PublishHead``.
+    """
     count = len(ends)
-    return b"".join((_batch.pack(origin, serial, count), Struct(f">{count}I").pack(*ends), *parts))
+    head = _batch.pack(origin, serial, count, flags, bodies)
+    return b"".join((head, Struct(f">{count}I").pack(*ends), *parts))
 
 
-def encode_publish(stamp: int, batch: bytes) -> bytes:
-    """The leader's entry for an origin's batch, stamped with its wall clock in milliseconds."""
-    return _stamp.pack(PUBLISH, stamp) + batch
+def encode_publish(stamp: int, batch: bytes, taken: int | None = None) -> bytes:
+    """The leader's entry for an origin's batch, stamped with its wall clock in milliseconds.
+
+    ``taken``: how many of its messages the queue has room for; None for all.
+    """
+    if taken is None:
+        taken = batch_identity(batch)[2]
+    return _stamp.pack(PUBLISH, stamp, taken) + batch
 
 
 def batch_identity(batch: bytes) -> tuple[int, int, int]:
     """(origin, serial, count) of a batch as an origin sent it."""
-    origin, serial, count = _batch.unpack_from(batch)
+    origin, serial, count, _, _ = _batch.unpack_from(batch)
     return origin, serial, count
 
 
 def publish_head(payload: bytes) -> PublishHead:
     """The fixed head of a publish entry."""
-    return PublishHead(_stamp.unpack_from(payload)[1], *_batch.unpack_from(payload, BATCH_OFFSET))
-
-
-def message_bytes(payload: bytes, count: int) -> int:
-    """How many bytes the messages of a publish entry take."""
-    return len(payload) - TABLE_OFFSET - 4 * count
+    _, stamp, taken = _stamp.unpack_from(payload)
+    return PublishHead(stamp, taken, *_batch.unpack_from(payload, BATCH_OFFSET))
 
 
 class Messages:
-    """Reads messages out of a publish entry."""
+    """Reads messages out of a publish entry, those refused included."""
 
-    __slots__ = ("count", "ends", "payload", "stamp", "start")
+    __slots__ = ("count", "ends", "flags", "payload", "stamp", "start")
 
     def __init__(self, payload: bytes) -> None:
         self.payload = payload
-        self.stamp, _, _, self.count = publish_head(payload)
+        head = publish_head(payload)
+        self.stamp, self.count, self.flags = head.stamp, head.size, head.flags
         self.ends: tuple[int, ...] = Struct(f">{self.count}I").unpack_from(payload, TABLE_OFFSET)
         self.start = TABLE_OFFSET + 4 * self.count
 
@@ -97,6 +115,16 @@ class Messages:
         ends = self.ends[first:end]
         data = self.payload[self.start + before : self.start + ends[-1]]
         return ([e - before for e in ends] if before else list(ends)), data
+
+    def body_sizes(self, first: int, end: int) -> list[int]:
+        """How many bytes the bodies of messages [first, end) take."""
+        sizes = []
+        at = self.ends[first - 1] if first else 0
+        for stop in self.ends[first:end]:
+            route, header = _message.unpack_from(self.payload, self.start + at)
+            sizes.append(stop - at - MESSAGE_PREFIX - route - header)
+            at = stop
+        return sizes
 
 
 def split(ends: Sequence[int], data: bytes) -> list[tuple[bytes, bytes, bytes]]:
@@ -114,14 +142,26 @@ def split(ends: Sequence[int], data: bytes) -> list[tuple[bytes, bytes, bytes]]:
     return found
 
 
-def encode_settle(outcome: Settled, runs: Sequence[Run]) -> bytes:
-    """Messages left the queue."""
-    return _settle.pack(SETTLE, outcome, len(runs)) + encode_runs(runs)
+def encode_settle(outcome: Settled, runs: Sequence[Run], bodies: int = -1) -> bytes:
+    """Messages left the queue. ``bodies``: how many bytes their bodies took, where the leader counts that."""
+    return _settle.pack(SETTLE, outcome, bodies, len(runs)) + encode_runs(runs)
 
 
-def encode_return(runs: Sequence[Run]) -> bytes:
-    """Messages were given back unsettled; their delivery count rises."""
-    return _return.pack(RETURN, len(runs)) + encode_runs(runs)
+def encode_return(runs: Sequence[Run], limit: int | None = None, stamp: int = 0) -> bytes:
+    """Messages were given back unsettled; their delivery count rises. Those whose count gets above ``limit``
+    die at ``stamp``.
+    """
+    return _return.pack(RETURN, -1 if limit is None else limit, stamp, len(runs)) + encode_runs(runs)
+
+
+def encode_dead(outcome: Settled, stamp: int, runs: Sequence[Run]) -> bytes:
+    """Messages are to be dead-lettered; they died at ``stamp`` and will be settled with ``outcome``."""
+    return _dead.pack(DEAD, outcome, stamp, len(runs)) + encode_runs(runs)
+
+
+def encode_retry(due: int, runs: Sequence[Run]) -> bytes:
+    """Messages were rejected and are to be delivered again from ``due`` on (wall clock, milliseconds)."""
+    return _retry.pack(RETRY, due, len(runs)) + encode_runs(runs)
 
 
 def encode_watermark(position: int) -> bytes:
@@ -140,16 +180,28 @@ def decode_runs(data: bytes | memoryview, offset: int, count: int) -> list[Run]:
     return list(zip(flat[0::2], flat[1::2], strict=True))
 
 
-def decode_settle(payload: bytes) -> tuple[Settled, list[Run]]:
+def decode_settle(payload: bytes) -> tuple[Settled, int, list[Run]]:
     """What ``encode_settle`` wrote."""
-    _, outcome, count = _settle.unpack_from(payload)
-    return Settled(outcome), decode_runs(payload, _settle.size, count)
+    _, outcome, bodies, count = _settle.unpack_from(payload)
+    return Settled(outcome), bodies, decode_runs(payload, _settle.size, count)
 
 
-def decode_return(payload: bytes) -> list[Run]:
-    """What ``encode_return`` wrote."""
-    _, count = _return.unpack_from(payload)
-    return decode_runs(payload, _return.size, count)
+def decode_return(payload: bytes) -> tuple[int | None, int, list[Run]]:
+    """What ``encode_return`` wrote: (limit, stamp, runs)."""
+    _, limit, stamp, count = _return.unpack_from(payload)
+    return (None if limit < 0 else limit), stamp, decode_runs(payload, _return.size, count)
+
+
+def decode_dead(payload: bytes) -> tuple[Settled, int, list[Run]]:
+    """What ``encode_dead`` wrote."""
+    _, outcome, stamp, count = _dead.unpack_from(payload)
+    return Settled(outcome), stamp, decode_runs(payload, _dead.size, count)
+
+
+def decode_retry(payload: bytes) -> tuple[int, list[Run]]:
+    """What ``encode_retry`` wrote."""
+    _, due, count = _retry.unpack_from(payload)
+    return due, decode_runs(payload, _retry.size, count)
 
 
 def decode_watermark(payload: bytes) -> int:

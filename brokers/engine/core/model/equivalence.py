@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from brokers.engine.core.amqp import errors
 from brokers.engine.core.amqp.errors import AmqpError
 from brokers.engine.core.model.arguments import Arguments, same_value, string_argument, type_name
+from brokers.engine.core.model.delayed import DELAYED_TYPE
+from brokers.engine.core.model.queue_settings import parse_backoff
 from brokers.engine.core.model.routing import ALTERNATE_EXCHANGE
 from brokers.engine.core.model.topology import Exchange, Kind, QueueInfo, resource
 
@@ -56,7 +58,8 @@ def check_exchange_equivalent(
     check.field("durable", exchange.durable, durable)
     check.field("auto_delete", exchange.auto_delete, auto_delete)
     check.field("internal", exchange.internal, internal)
-    check.argument(ALTERNATE_EXCHANGE, exchange.arguments, arguments)
+    for key in (ALTERNATE_EXCHANGE, DELAYED_TYPE):
+        check.argument(key, exchange.arguments, arguments)
 
 
 def check_access(queue: QueueInfo, connection: str) -> None:
@@ -190,6 +193,17 @@ def _queue_version(value: object, arguments: Arguments) -> str | None:
     return f"\"unsupported queue version '{value}'\"" if wrong is None and value not in (1, 2) else wrong
 
 
+def _retry_backoff(value: object, arguments: Arguments) -> str | None:
+    wrong = _text(value, arguments)
+    if wrong is not None or not isinstance(value, str):
+        return wrong
+    try:
+        parse_backoff(value)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 QUEUE_ARGUMENTS: Mapping[str, Check] = {
     QUEUE_TYPE: _queue_type,
     "x-expires": _expires,
@@ -207,6 +221,8 @@ QUEUE_ARGUMENTS: Mapping[str, Check] = {
     "x-queue-version": _queue_version,
     "x-single-active-consumer": _boolean,
     "x-delivery-limit": _integer,
+    "x-retry-attempts": _natural,
+    "x-retry-backoff": _retry_backoff,
     "x-quorum-initial-group-size": _positive,
     "x-queue-leader-locator": _one_of(
         ("client-local", "balanced", "random", "least-leaders"), "invalid_queue_locator_arg"

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeVar
 
 from brokers.engine.core.model import entries
 from brokers.engine.core.model.entries import Run, Settled
@@ -19,23 +19,70 @@ from brokers.engine.core.model.positions import PositionIndex
 
 MAX_ORIGINS = 256
 """How many origins are remembered. An origin is a node's life; the ones silent for longest are forgotten."""
+MAX_REFUSALS = 1024
+"""How many batches with refused messages are remembered of each origin, far more than are ever under way."""
 
 
 class Published(NamedTuple):
-    """A batch became messages. ``size`` is 0 for a batch that was applied before."""
+    """A batch became messages. ``size`` is 0 for a batch that was applied before; ``refused`` is how many of
+    its last messages the queue had no room for.
+    """
 
     origin: int
     serial: int
     base: int
     size: int
+    refused: int = 0
 
 
 class SettledRuns(NamedTuple):
-    """Messages left the queue; ``size`` of them had not left before."""
+    """Messages left the queue; ``size`` of them had not left before, and ``died`` of these were dying.
+
+    ``bodies`` is as in ``entries.encode_settle``.
+    """
 
     outcome: Settled
     runs: list[Run]
     size: int
+    died: int = 0
+    bodies: int = -1
+
+
+class Died(NamedTuple):
+    """Messages are to be dead-lettered: ``positions`` are new among those, of the ``asked`` that the entry
+    named.
+    """
+
+    positions: list[int]
+    asked: int
+
+
+class Returned(NamedTuple):
+    """Messages were given back; ``died`` are those that have used up their deliveries."""
+
+    runs: list[Run]
+    died: list[int]
+
+
+class Postponed(NamedTuple):
+    """Rejected messages are to be delivered again from ``due`` on."""
+
+    runs: list[Run]
+    due: int
+
+
+class Death(NamedTuple):
+    """A message died at ``stamp`` and is settled with ``outcome`` once its dead letter is safe."""
+
+    outcome: Settled
+    stamp: int
+
+
+class Retry(NamedTuple):
+    """A message was rejected ``attempts`` times and may be delivered again from ``due`` on."""
+
+    attempts: int
+    due: int
 
 
 class OutOfOrder(NamedTuple):
@@ -50,18 +97,24 @@ class QueueState:
 
     ``redelivered_below``: unsettled positions below it may have been handed out by an earlier leader.
     ``watermark``: only positions below it may be handed out. ``counts``: how often a message was given back.
+    ``dying``: messages that nobody gets any more and that stay until their dead letters are safe.
+    ``retries``: messages that were rejected under a retry policy.
     """
 
     __slots__ = (
         "applied",
         "bytes",
         "counts",
+        "dying",
+        "flags",
         "index",
         "messages",
         "next_position",
         "origins",
         "published",
         "redelivered_below",
+        "refusals",
+        "retries",
         "settled",
         "settled_total",
         "watermark",
@@ -73,13 +126,20 @@ class QueueState:
         self.settled = IntervalSet()
         self.messages = 0
         self.bytes = 0
-        """Bytes of unsettled messages; near where their sizes differ, as settling takes off the average."""
+        """Bytes of the bodies of unsettled messages. Near where their sizes differ, as settling takes off the
+        average, unless the leader says how much it is (it does where the queue has a limit of bytes)."""
+        self.flags = 0
+        """Property flags of what is and was there since the queue was last empty."""
         self.index = PositionIndex()
         self.origins: dict[int, int] = {}
         """Last serial applied of each origin, the one that published last at the end."""
         self.watermark = 0
         self.redelivered_below = 0
         self.counts: dict[int, int] = {}
+        self.dying: dict[int, Death] = {}
+        self.retries: dict[int, Retry] = {}
+        self.refusals: dict[int, dict[int, int]] = {}
+        """By origin and serial: how many messages of a batch were taken, where that is not all of them."""
         self.published = 0
         self.settled_total = 0
 
@@ -88,24 +148,31 @@ class QueueState:
         self.applied = index
         self.redelivered_below = max(self.redelivered_below, min(self.watermark, self.next_position))
 
-    def apply(self, index: int, payload: bytes) -> Published | SettledRuns | OutOfOrder | list[Run] | int:
-        """Apply a KIND_DATA entry. Runs are what RETURN gave back, an int is the new watermark."""
+    def apply(self, index: int, payload: bytes) -> Applied:
+        """Apply a KIND_DATA entry; an int is the new watermark."""
         self.applied = index
         kind = payload[0]
         if kind == entries.PUBLISH:
             return self._publish(index, payload)
         if kind == entries.SETTLE:
-            outcome, runs = entries.decode_settle(payload)
-            return SettledRuns(outcome, runs, self._settle(runs))
+            outcome, bodies, runs = entries.decode_settle(payload)
+            size, died = self._settle(runs, bodies)
+            return SettledRuns(outcome, runs, size, died, bodies)
         if kind == entries.RETURN:
-            return self._give_back(entries.decode_return(payload))
+            return self._give_back(*entries.decode_return(payload))
         if kind == entries.WATERMARK:
             self.watermark = max(self.watermark, entries.decode_watermark(payload))
             return self.watermark
+        if kind == entries.DEAD:
+            outcome, stamp, runs = entries.decode_dead(payload)
+            return Died(self._die(runs, Death(outcome, stamp)), sum(end - first for first, end in runs))
+        if kind == entries.RETRY:
+            due, runs = entries.decode_retry(payload)
+            return self._postpone(runs, due)
         raise ValueError(f"queue entry {index} is of unknown kind {kind}; was it written by a newer version?")
 
     def _publish(self, index: int, payload: bytes) -> Published | OutOfOrder:
-        _, origin, serial, count = entries.publish_head(payload)
+        _, taken, origin, serial, size, flags, bodies = entries.publish_head(payload)
         last = self.origins.get(origin, 0)
         base = self.next_position
         if serial <= last:
@@ -114,40 +181,79 @@ class QueueState:
             return OutOfOrder(origin, last + 1)
         self.origins.pop(origin, None)
         if len(self.origins) >= MAX_ORIGINS:
-            del self.origins[next(iter(self.origins))]
+            forgotten = next(iter(self.origins))
+            del self.origins[forgotten]
+            self.refusals.pop(forgotten, None)
         self.origins[origin] = serial
-        self.index.append(base, index, count)
-        self.next_position = base + count
-        self.messages += count
-        self.published += count
-        self.bytes += entries.message_bytes(payload, count)
-        return Published(origin, serial, base, count)
+        if taken < size:
+            bodies = sum(entries.Messages(payload).body_sizes(0, taken))
+            self._refuse(origin, serial, taken)
+        if taken:
+            self.index.append(base, index, taken)
+            self.flags = self.flags | flags if self.messages else flags
+        self.next_position = base + taken
+        self.messages += taken
+        self.published += taken
+        self.bytes += bodies
+        return Published(origin, serial, base, taken, size - taken)
 
-    def _settle(self, runs: Iterable[Run]) -> int:
+    def _refuse(self, origin: int, serial: int, taken: int) -> None:
+        refusals = self.refusals.setdefault(origin, {})
+        if len(refusals) >= MAX_REFUSALS:
+            del refusals[next(iter(refusals))]
+        refusals[serial] = taken
+
+    def _settle(self, runs: Iterable[Run], bodies: int) -> tuple[int, int]:
         settled = self.settled
-        new = 0
+        new = died = 0
         for first, end in runs:
             new += settled.add(first, min(end, self.next_position))
             if self.counts:
-                for position in self._counted(first, end):
-                    del self.counts[position]
+                _forget(self.counts, first, end)
+            if self.retries:
+                _forget(self.retries, first, end)
+            if self.dying:
+                died += _forget(self.dying, first, end)
         if new:
-            self.bytes -= self.bytes * new // self.messages
+            self.bytes -= min(self.bytes, bodies) if bodies >= 0 else self.bytes * new // self.messages
             self.messages -= new
+            if not self.messages:
+                self.bytes = 0
             self.settled_total += new
-        return new
+        return new, died
 
-    def _counted(self, first: int, end: int) -> list[int]:
-        if end - first <= len(self.counts):
-            return [p for p in range(first, end) if p in self.counts]
-        return [p for p in self.counts if first <= p < end]
-
-    def _give_back(self, runs: list[Run]) -> list[Run]:
+    def _live(self, runs: Iterable[Run]) -> Iterator[int]:
+        """Those of the positions that are neither settled nor dying."""
         for first, end in runs:
             for low, high in self.settled.gaps(first, min(end, self.next_position)):
                 for position in range(low, high):
-                    self.counts[position] = self.counts.get(position, 0) + 1
-        return runs
+                    if position not in self.dying:
+                        yield position
+
+    def _give_back(self, limit: int | None, stamp: int, runs: list[Run]) -> Returned:
+        died = []
+        for position in self._live(runs):
+            count = self.counts[position] = self.counts.get(position, 0) + 1
+            if limit is not None and count - self._attempts(position) > limit:
+                died.append(position)
+        for position in died:
+            self.dying[position] = Death(Settled.LIMIT, stamp)
+        return Returned(runs, died)
+
+    def _attempts(self, position: int) -> int:
+        retry = self.retries.get(position)
+        return 0 if retry is None else retry.attempts
+
+    def _die(self, runs: Iterable[Run], death: Death) -> list[int]:
+        positions = list(self._live(runs))
+        self.dying.update(dict.fromkeys(positions, death))
+        return positions
+
+    def _postpone(self, runs: list[Run], due: int) -> Postponed:
+        for position in self._live(runs):
+            self.counts[position] = self.counts.get(position, 0) + 1
+            self.retries[position] = Retry(self._attempts(position) + 1, due)
+        return Postponed(runs, due)
 
     def keep_from(self) -> int:
         """The oldest log index whose bytes an unsettled message still needs (applied + 1: none)."""
@@ -177,11 +283,15 @@ class QueueState:
             "settled_total": self.settled_total,
             "floor": self.settled.floor,
             "origins": list(self.origins.items()),
+            "flags": self.flags,
+            "refusals": [[origin, list(found.items())] for origin, found in self.refusals.items()],
         }
         columns = [
             array("Q", (value for stretch in self.settled.stretches() for value in stretch)),
             array("Q", self.index.flat()),
             array("Q", (value for item in sorted(self.counts.items()) for value in item)),
+            array("Q", (value for p, death in sorted(self.dying.items()) for value in (p, *death))),
+            array("Q", (value for p, retry in sorted(self.retries.items()) for value in (p, *retry))),
         ]
         head["columns"] = [len(column) for column in columns]
         text = json.dumps(head).encode()
@@ -200,7 +310,7 @@ class QueueState:
             column = array("Q", data[at : at + 8 * length])
             columns.append(column.tolist())
             at += 8 * length
-        stretches, flat, counts = columns
+        stretches, flat, counts, dying, retries = columns
         state = cls()
         for name in (
             "applied",
@@ -211,10 +321,33 @@ class QueueState:
             "redelivered_below",
             "published",
             "settled_total",
+            "flags",
         ):
             setattr(state, name, head[name])
         state.settled = IntervalSet(head["floor"], zip(stretches[0::2], stretches[1::2], strict=True))
         state.index = PositionIndex(flat)
         state.counts = dict(zip(counts[0::2], counts[1::2], strict=True))
         state.origins = dict(head["origins"])
+        state.refusals = {origin: dict(found) for origin, found in head["refusals"]}
+        for position, outcome, stamp in zip(dying[0::3], dying[1::3], dying[2::3], strict=True):
+            state.dying[position] = Death(Settled(outcome), stamp)
+        for position, attempts, due in zip(retries[0::3], retries[1::3], retries[2::3], strict=True):
+            state.retries[position] = Retry(attempts, due)
         return state
+
+
+Applied = Published | SettledRuns | OutOfOrder | Died | Returned | Postponed | int
+"""What came of an entry."""
+
+Value = TypeVar("Value")
+
+
+def _forget(table: dict[int, Value], first: int, end: int) -> int:
+    """Take the positions [first, end) out of ``table``; how many there were."""
+    if end - first <= len(table):
+        known = [p for p in range(first, end) if p in table]
+    else:
+        known = [p for p in table if first <= p < end]
+    for position in known:
+        del table[position]
+    return len(known)

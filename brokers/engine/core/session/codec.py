@@ -16,7 +16,7 @@ from brokers.engine.core.session import messages as m
 _group = Struct(">BQ")
 _two = Struct(">BQQ")
 _settle = Struct(">BQQQBI")
-_attach = Struct(">BQQQ?????hI")
+_attach = Struct(">BQQQ?????hQI")
 _flagged = Struct(">BQQ?")
 _four = Struct(">BQQQQ")
 _pieces = Struct(">BQQQI")
@@ -25,7 +25,8 @@ _piece = Struct(">Q?II")
 _flat_layouts: dict[type[Any], Struct] = {
     m.Published: _two,
     m.SettledTo: _two,
-    m.Attached: _flagged,
+    m.Attached: Struct(">BQQ?Q"),
+    m.Refused: Struct(">BQQQ"),
     m.Detach: _flagged,
     m.Credit: _four,
     m.Get: _flagged,
@@ -50,6 +51,7 @@ _types: list[type[Any]] = [
     m.Answer,
     m.Hello,
     m.Resumed,
+    m.Refused,
 ]
 _codes = {cls: code for code, cls in enumerate(_types)}
 
@@ -67,7 +69,7 @@ def encode(message: m.Message) -> list[bytes]:
         head = _settle.pack(code, *message[:4], len(message.runs))
         return [head, encode_runs(message.runs)]
     if isinstance(message, m.Attach):
-        head = _attach.pack(code, *message[:9], len(message.outstanding))
+        head = _attach.pack(code, *message[:10], len(message.outstanding))
         return [head, encode_runs(message.outstanding)]
     if isinstance(message, m.Got):
         return _encode_pieces(code, message.group, message.consumer, message.ready, message.pieces)

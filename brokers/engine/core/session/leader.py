@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 from brokers.engine.core.model import entries
+from brokers.engine.core.model.death import with_delivery_count
 from brokers.engine.core.model.delivery import Assignment, Dispatcher, Slot
 from brokers.engine.core.model.entries import Messages, Run, Settled
+from brokers.engine.core.model.queue_settings import DEFAULT, QueueSettings
 from brokers.engine.core.model.queue_state import OutOfOrder, Published, QueueState, SettledRuns
 from brokers.engine.core.session import messages as m
+from brokers.engine.core.session.upkeep import Upkeep
 
 WATERMARK_STEP = 65_536
 """How far ahead of the cursor the watermark is set: one entry for that many messages."""
@@ -21,6 +24,8 @@ WATERMARK_LOW = WATERMARK_STEP // 2
 """The watermark moves again when the cursor comes this near."""
 READ_AHEAD = 1 << 20
 """About how many bytes one turn hands out."""
+OVERHEAD = 64
+"""Bytes a message takes beyond its body, about."""
 
 ACK, REQUEUE, REJECT = 0, 1, 2
 
@@ -40,8 +45,7 @@ def merge(ranges: Iterable[Run]) -> list[Run]:
 class QueueLeader:
     """``receive`` what links send, ``applied`` what was committed; then take ``out`` and ``proposals``.
 
-    ``read(index)`` gives the publish entry at a log index. ``origins`` maps an origin (boot) to the node it
-    lives on, so that its batches can be answered.
+    ``read(index)`` gives the publish entry at a log index; ``now`` is the wall clock in milliseconds.
     """
 
     def __init__(
@@ -51,11 +55,17 @@ class QueueLeader:
         state: QueueState,
         nodes: Iterable[int],
         read: Callable[[int], Messages],
+        settings: QueueSettings = DEFAULT,
+        now: int = 0,
     ) -> None:
         self.group = group
         self.term = term
         self.state = state
         self.dispatcher = Dispatcher(state)
+        self.upkeep = Upkeep(state, self.dispatcher, read)
+        self.upkeep.take_over(now)
+        self.upkeep.configure(settings)
+        self._joined = 0
         self.out: list[tuple[int, m.Message]] = []
         """Messages for nodes, in order."""
         self.deserted = False
@@ -120,16 +130,25 @@ class QueueLeader:
         ``stamp`` is the wall clock in milliseconds, to be kept with the messages. The caller proposes each
         and calls ``proposed``; when one is refused, this leader is over.
         """
+        upkeep = self.upkeep
         proposals: list[tuple[bytes, list[tuple[int, m.Message]]]] = [
-            (entries.encode_publish(stamp, batch), []) for batch in self._batches
+            (entries.encode_publish(stamp, batch, upkeep.admit(batch)), []) for batch in self._batches
         ]
         self._batches.clear()
+        for outcome, ranges in upkeep.doomed:
+            self._to_settle.setdefault(outcome, []).extend(ranges)
+        upkeep.doomed.clear()
+        scales = self.dispatcher.scales
         for outcome, ranges in self._to_settle.items():
-            proposals.append((entries.encode_settle(outcome, merge(ranges)), []))
+            merged = merge(ranges)
+            bodies = -1 if scales is None else scales.settle(merged)
+            proposals.append((entries.encode_settle(outcome, merged, bodies), []))
         self._to_settle.clear()
         if self._to_return:
-            proposals.append((entries.encode_return(merge(self._to_return)), []))
+            limit = upkeep.settings.delivery_limit
+            proposals.append((entries.encode_return(merge(self._to_return), limit, stamp), []))
             self._to_return = []
+        proposals.extend((payload, []) for payload in upkeep.payloads(stamp))
         cursor = self.dispatcher.cursor
         if self._watermark_asked - cursor < WATERMARK_LOW and (self._gets or self.dispatcher.wants()):
             self._watermark_asked = cursor + WATERMARK_STEP
@@ -151,6 +170,7 @@ class QueueLeader:
     def proposed(self, index: int, answers: list[tuple[int, m.Message]]) -> None:
         """The entry at ``index`` was proposed; ``answers`` are due when it is committed."""
         self._last_index = index
+        self.upkeep.proposed(index)
         if answers:
             self._on_commit[index] = answers
 
@@ -162,6 +182,9 @@ class QueueLeader:
             self._accepted[origin] = serial
             self._batches.append(message.batch)
         elif serial <= self.state.origins.get(origin, 0):
+            for refused, taken in self.state.refusals.get(origin, {}).items():
+                if refused >= serial:
+                    self.out.append((node, m.Refused(self.group, refused, taken)))
             self.out.append((node, m.Published(self.group, self.state.origins[origin])))
 
     def _settle(self, node: int, message: m.Settle) -> None:
@@ -169,13 +192,15 @@ class QueueLeader:
         slot = self.dispatcher.slots.get(key)
         before = len(slot.unsettled) if slot is not None else 0
         if message.outcome == REQUEUE:
-            self._to_return.extend(self.dispatcher.give_back(key, message.runs))
+            park = self.upkeep.parks_returns
+            self._to_return.extend(self.dispatcher.give_back(key, message.runs, park))
         else:
             taken = self.dispatcher.settle(key, message.runs)
-            outcome = Settled.ACK if message.outcome == ACK else Settled.REJECT
-            if taken:
-                self._to_settle.setdefault(outcome, []).extend(taken)
-                self.acked += sum(end - first for first, end in taken)
+            if taken and message.outcome == ACK:
+                self._to_settle.setdefault(Settled.ACK, []).extend(taken)
+            elif taken:
+                self.upkeep.rejected(taken)
+            self.acked += sum(end - first for first, end in taken)
         if slot is not None:
             if not slot.windowed:
                 slot.credit += before - len(slot.unsettled)
@@ -185,6 +210,10 @@ class QueueLeader:
 
     def _attach(self, node: int, message: m.Attach) -> None:
         in_use = not message.resumed and self._in_exclusive_use(message.exclusive)
+        order = message.order
+        if not order:
+            self._joined += 1
+            order = self.term << 32 | self._joined
         if not in_use:
             slot = Slot(
                 (node, message.consumer),
@@ -194,11 +223,12 @@ class QueueLeader:
                 priority=message.priority,
                 windowed=message.windowed,
                 holder=message.holder,
+                order=order,
             )
             self.dispatcher.attach(slot, message.outstanding)
             self.deserted = False
         if not message.resumed:
-            self.out.append((node, m.Attached(self.group, message.consumer, in_use)))
+            self.out.append((node, m.Attached(self.group, message.consumer, in_use, order)))
 
     def _in_exclusive_use(self, exclusive: bool) -> bool:
         consumers = [slot for slot in self.dispatcher.slots.values() if not slot.holder]
@@ -224,7 +254,8 @@ class QueueLeader:
         if slot is None:
             return
         was_consumer = not slot.holder
-        self._to_return.extend((p, p + 1) for p in self.dispatcher.detach(key))
+        park = self.upkeep.parks_returns
+        self._to_return.extend((p, p + 1) for p in self.dispatcher.detach(key, park))
         if was_consumer:
             self._check_deserted()
 
@@ -244,12 +275,14 @@ class QueueLeader:
             slot.room += message.size
 
     def _get(self, node: int, message: m.Get) -> None:
+        self.upkeep.used()
         if self._is_behind() and not self.dispatcher.ready:
             self._late.append((node, message))
         else:
             self._gets.append((node, message))
 
     def _ask(self, node: int, message: m.Ask) -> None:
+        self.upkeep.used()
         if self._is_behind():
             self._late.append((node, message))
         else:
@@ -303,18 +336,24 @@ class QueueLeader:
             node = self._origin_nodes.get(result.origin)
             if node is not None:
                 self._published[node] = result.serial
+                if result.refused:
+                    self.out.append((node, m.Refused(self.group, result.serial, result.size)))
         elif isinstance(result, SettledRuns):
-            self.dispatcher.committed(result.size)
+            self.dispatcher.committed(result.size - result.died, result.bodies)
         elif isinstance(result, OutOfOrder):
             self._accepted[result.origin] = result.expected - 1
             if result.origin in self._origin_nodes:
                 self.greet(self._origin_nodes[result.origin])
+        self.upkeep.applied(index, result)
         answers = self._on_commit.pop(index, None)
         if answers is not None:
             self._admit(answers)
 
-    def pump(self) -> bool:
-        """Say what was published and hand out what can be; True when there is more than fits in one turn."""
+    def pump(self, now: int = 0) -> bool:
+        """Say what was published and hand out what can be; True when there is more than fits in one turn.
+
+        ``now`` is the wall clock in milliseconds.
+        """
         if self._published:
             for node, serial in self._published.items():
                 self.out.append((node, m.Published(self.group, serial)))
@@ -324,17 +363,22 @@ class QueueLeader:
             self._admit(list(late))
         if self._awaited:
             return False
+        dispatcher = self.dispatcher
+        self.upkeep.begin(now)
+        more = dispatcher.wants() and self._hand_out()
+        done = not more and not (dispatcher.wants() and dispatcher.blocked_by_watermark())
+        more |= self.upkeep.end(done, self.consumers)
+        if self._gets:
+            self._serve_gets()
         asks, self._asks = self._asks, []
         for node, ask in asks:
             self._serve_ask(node, ask)
-        if self._gets:
-            self._serve_gets()
-        return self.dispatcher.wants() and self._hand_out()
+        return more or bool(dispatcher.expired)
 
     def _hand_out(self) -> bool:
         pieces: dict[tuple[int, int], list[m.Piece]] = {}
         average = self.state.bytes // self.state.messages if self.state.messages else 0
-        budget = max(1, READ_AHEAD // (average + 1))
+        budget = max(1, READ_AHEAD // (average + OVERHEAD))
         for assignment in self.dispatcher.assign(budget):
             budget -= assignment.end - assignment.first
             pieces.setdefault(assignment.slot.key, []).extend(self._pieces(assignment))
@@ -357,11 +401,34 @@ class QueueLeader:
             entry, base, size = self.state.index.find(first)
             stop = min(end, base + size)
             ends, data = self._read(entry).slice(first - base, stop - base)
+            if assignment.redelivered and self.state.counts and self.upkeep.settings.counts_deliveries:
+                ends, data = self._with_counts(first, ends, data)
             found.append((first, assignment.redelivered, ends, data))
             if slot.windowed:
                 slot.room -= len(data)
             first = stop
         return found
+
+    def passed_on(self, passed: list[Run]) -> None:
+        """These messages are elsewhere by now (a delayed exchange let them go): they leave the queue."""
+        self._to_settle.setdefault(Settled.ACK, []).extend(passed)
+        self.dispatcher.settling += sum(end - first for first, end in passed)
+
+    def _with_counts(self, first: int, ends: list[int], data: bytes) -> tuple[list[int], bytes]:
+        """The messages from ``first`` on, with their headers saying how often they were delivered before."""
+        counts = self.state.counts
+        parts: list[bytes] = []
+        stops: list[int] = []
+        size = 0
+        for position, (route, header, body) in enumerate(entries.split(ends, data), first):
+            count = counts.get(position)
+            if count:
+                header = with_delivery_count(header, count)
+            message = b"".join((entries.message_prefix(route, header), route, header, body))
+            size += len(message)
+            stops.append(size)
+            parts.append(message)
+        return stops, b"".join(parts)
 
     def _serve_gets(self) -> None:
         waiting = self._gets

@@ -29,6 +29,14 @@ class Sink(Protocol):
 
     def confirmed(self, first: int, last: int) -> None: ...
 
+    def refused(self, first: int, last: int) -> None: ...
+
+
+Confirm = tuple[Sink | None, int, int, int]
+"""(who hears of it, first tag, last tag, place of the first one's message in the batch)."""
+_GAP: Confirm = (None, 0, 0, 0)
+"""Stands for messages of which nobody wants to hear: the places before and after are not neighbours."""
+
 
 class Load:
     """Bytes of published messages that a node holds until they are committed, over all its links."""
@@ -42,7 +50,7 @@ class Load:
 class Membership:
     """A consumer as its link knows it."""
 
-    __slots__ = ("consumer", "drained", "drained_bytes", "holder", "joined", "windowed")
+    __slots__ = ("consumer", "drained", "drained_bytes", "holder", "joined", "order", "windowed")
 
     def __init__(self, consumer: Consumer, *, holder: bool = False) -> None:
         self.consumer = consumer
@@ -50,6 +58,8 @@ class Membership:
         self.windowed = consumer.no_ack or not consumer.prefetch
         self.joined: Callable[[bool], None] | None = None
         """Takes the answer to the attachment, once."""
+        self.order = 0
+        """See ``messages.Attached``."""
         self.drained = 0
         """Messages its socket has taken and the leader doesn't know of yet."""
         self.drained_bytes = 0
@@ -87,9 +97,11 @@ class QueueLink:
         self._ends: list[int] = []
         self._parts: list[bytes] = []
         self._size = 0
-        self._confirms: list[tuple[Sink, int, int]] = []
+        self._confirms: list[Confirm] = []
         self._serial = 0
-        self._unpublished: deque[tuple[int, bytes, list[tuple[Sink, int, int]]]] = deque()
+        self._unpublished: deque[tuple[int, bytes, list[Confirm]]] = deque()
+        self._refusals: dict[int, int] = {}
+        """By serial: how many messages of a batch were taken, where not all were."""
         self._settling: dict[tuple[int, Outcome], list[int]] = {}
         self._settle_number = 0
         self._unsettled: deque[m.Settle] = deque()
@@ -106,12 +118,15 @@ class QueueLink:
         self._parts += (prefix, route, header, body)
         self._size += len(prefix) + len(route) + len(header) + len(body)
         self._ends.append(self._size)
+        confirms = self._confirms
         if sink is not None:
-            confirms = self._confirms
             if confirms and confirms[-1][2] == tag - 1 and confirms[-1][0] is sink:
-                confirms[-1] = (sink, confirms[-1][1], tag)
+                _, first, _, at = confirms[-1]
+                confirms[-1] = (sink, first, tag, at)
             else:
-                confirms.append((sink, tag, tag))
+                confirms.append((sink, tag, tag, len(self._ends) - 1))
+        elif confirms and confirms[-1] is not _GAP:
+            confirms.append(_GAP)
         if self._size >= BATCH_BYTES or len(self._ends) >= BATCH_MESSAGES:
             self._close_batch()
         if not self._dirty:
@@ -120,7 +135,12 @@ class QueueLink:
 
     def _close_batch(self) -> None:
         self._serial += 1
-        batch = entries.encode_batch(self._origin, self._serial, self._ends, self._parts)
+        parts = self._parts
+        flags = 0
+        for word in {header[12:14] for header in parts[2::4]}:
+            flags |= int.from_bytes(word, "big")
+        bodies = sum(map(len, parts[3::4]))
+        batch = entries.encode_batch(self._origin, self._serial, self._ends, parts, flags, bodies)
         self.published += len(self._ends)
         self._load.bytes += len(batch)
         self._unpublished.append((self._serial, batch, self._confirms))
@@ -159,6 +179,7 @@ class QueueLink:
             member.joined is None,
             member.holder,
             _priority(consumer),
+            member.order,
             outstanding,
         )
 
@@ -279,10 +300,20 @@ class QueueLink:
     def _published(self, node: int, message: m.Published) -> None:
         waiting = self._unpublished
         while waiting and waiting[0][0] <= message.serial:
-            _, batch, confirms = waiting.popleft()
+            serial, batch, confirms = waiting.popleft()
             self._load.bytes -= len(batch)
-            for sink, first, last in confirms:
-                sink.confirmed(first, last)
+            taken = self._refusals.pop(serial, entries.batch_identity(batch)[2])
+            for sink, first, last, at in confirms:
+                if sink is None:
+                    continue
+                refused = max(first, first + taken - at)
+                if first < refused:
+                    sink.confirmed(first, min(last, refused - 1))
+                if refused <= last:
+                    sink.refused(refused, last)
+
+    def _refused(self, node: int, message: m.Refused) -> None:
+        self._refusals[message.serial] = message.taken
 
     def _settled_to(self, node: int, message: m.SettledTo) -> None:
         waiting = self._unsettled
@@ -294,6 +325,7 @@ class QueueLink:
         if member is None or member.joined is None:
             return
         joined, member.joined = member.joined, None
+        member.order = message.order
         if message.in_use:
             del self._members[message.consumer]
         joined(message.in_use)
@@ -355,6 +387,7 @@ class QueueLink:
     _handlers: ClassVar[dict[type[Any], Callable[..., None]]] = {
         m.Hello: _hello,
         m.Published: _published,
+        m.Refused: _refused,
         m.SettledTo: _settled_to,
         m.Attached: _attached,
         m.Deliver: _deliver,

@@ -26,6 +26,17 @@ class Published(NamedTuple):
     serial: int
 
 
+class Refused(NamedTuple):
+    """Leader to link: of the receiver's batch ``serial`` only the first ``taken`` messages were taken.
+
+    Comes before the ``Published`` that covers the batch.
+    """
+
+    group: int
+    serial: int
+    taken: int
+
+
 class Settle(NamedTuple):
     """Link to leader: ``consumer`` settled positions. ``number`` counts a link's settlements from 1."""
 
@@ -49,6 +60,7 @@ class Attach(NamedTuple):
     ``windowed``: it has no prefetch limit; credit comes back by ``Credit`` as its socket drains, not by
     settling. ``resumed``: it was attached before the change of leader, so it is not refused now.
     ``holder``: it gets nothing more and only holds ``outstanding`` (a basic.get, a cancelled consumer).
+    ``order``: what its first leader said in ``Attached``, 0 before.
     """
 
     group: int
@@ -60,15 +72,20 @@ class Attach(NamedTuple):
     resumed: bool
     holder: bool
     priority: int
+    order: int
     outstanding: list[Run]
 
 
 class Attached(NamedTuple):
-    """Leader to link: the consumer is in; or not, when ``in_use`` (the queue is in exclusive use)."""
+    """Leader to link: the consumer is in; or not, when ``in_use`` (the queue is in exclusive use).
+
+    ``order`` rises with every consumer that joins the queue, under whatever leader.
+    """
 
     group: int
     consumer: int
     in_use: bool
+    order: int
 
 
 class Detach(NamedTuple):
@@ -151,6 +168,7 @@ class Resumed(NamedTuple):
 Message = (
     Publish
     | Published
+    | Refused
     | Settle
     | SettledTo
     | Attach
