@@ -25,10 +25,11 @@ class Violation(AssertionError):
 
 @dataclass
 class Decided:
-    """What is known of a committed entry."""
+    """What is known of a committed entry. It was committed in ``term`` or before."""
 
     entry: Entry
     digest: int
+    term: int
 
 
 def chain(digest: int, entry: Entry) -> int:
@@ -61,13 +62,11 @@ class Checks:
             raise Violation(f"group {group} term {term}: led by {other} and by {(node, boot)}")
         store = disk.appended[group]
         for index in range(max(store.base + 1, 1), self.highest.get(group, 0) + 1):
-            decided = self.decided[group][index].entry
-            if decided.term >= term:
-                break
-            if store.entries.get(index) != decided:
+            decided = self.decided[group][index]
+            if decided.term < term and store.entries.get(index) != decided.entry:
                 raise Violation(
                     f"group {group} term {term}: leader {node} has {store.entries.get(index)} at {index},"
-                    f" committed is {decided}"
+                    f" committed is {decided.entry} in term {decided.term} at the latest"
                 )
 
     def goes_by(self, node: int, status: Status, disk: Disk) -> None:
@@ -102,10 +101,10 @@ class Checks:
             if term != before.term:
                 raise Violation(f"entry {key} follows an entry of term {term} and one of term {before.term}")
 
-    def applied(self, group: int, entry: Entry, digest: int, node: int) -> None:
+    def applied(self, group: int, entry: Entry, digest: int, node: int, term: int) -> None:
         """Committed entries and the states they lead to are the same everywhere, for ever."""
         decided = self.decided.setdefault(group, {})
-        mine = decided.setdefault(entry.index, Decided(entry, digest))
+        mine = decided.setdefault(entry.index, Decided(entry, digest, term))
         if mine.entry != entry or mine.digest != digest:
             raise Violation(
                 f"group {group} index {entry.index}: node {node} applies {entry} ({digest:08x}),"

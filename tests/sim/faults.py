@@ -248,7 +248,7 @@ class Faults:
         status = leader.multi.status(group)
         voters, learners = set(status.membership.voters), set(status.membership.learners)
         if old not in voters | learners:
-            return True
+            return not status.changing
         if old in learners:
             target = Membership.of(tuple(voters), tuple(learners - {old}))
         elif new not in voters | learners:

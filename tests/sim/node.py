@@ -221,12 +221,13 @@ class Node:
         machine, checks = self.machines[group], self.world.checks
         if low != machine.applied + 1:
             raise AssertionError(f"node {self.id}: {committed}, but {machine.applied} were applied")
+        term = self.multi.status(group).term
         while low <= high:
             entries = self.disk.read(group, low, high, 1 << 20)
             for entry in entries:
                 machine.digest = chain(machine.digest, entry)
                 machine.applied = entry.index
-                checks.applied(group, entry, machine.digest, self.id)
+                checks.applied(group, entry, machine.digest, self.id, term)
                 proposed = self.proposed.pop((group, entry.index), None)
                 if proposed is not None and proposed[0] == entry.term and entry.kind == KIND_DATA:
                     checks.confirms(group, entry.index, proposed[1])

@@ -26,6 +26,7 @@ class Candidate(Leader):
             return
         if not self._quorum_in_reach():
             if not self.leader:
+                self.prompt, self.attempts = True, self.attempts + 1
                 self.await_leader()
             return
         self.leave_role()
