@@ -36,6 +36,9 @@ class Sink:
     def settle(self, consumer: Consumer, positions: Sequence[int], outcome: Outcome) -> None:
         """Forget the messages."""
 
+    def limit(self, consumer: Consumer) -> None:
+        """Nothing is held back."""
+
 
 def best(run: Callable[[], float], messages: int) -> float:
     return min(run() for _ in range(ROUNDS)) / messages * 1e6

@@ -56,6 +56,8 @@ from brokers.engine.node.targets import (
 PATIENCE = 15.0
 """Seconds that a client waits for a queue or cluster without a leader before it is refused."""
 LOOPBACK_USERS = frozenset({"guest"})
+COMPATIBLE_VERSION = "3.13.7"
+"""The version of RabbitMQ whose behaviour clients may count on."""
 
 CAPABILITIES = {
     "publisher_confirms": True,
@@ -107,11 +109,11 @@ class NodeBroker:
         self._verify_key = secrets.token_bytes(32)
         self._nowhere = NoTarget()
         self._properties: dict[str, object] = {
-            "product": "mqconsole",
-            "version": __version__,
-            "platform": "Python",
+            "product": "RabbitMQ",  # why: docs/decisions/0030-presented-as-rabbitmq.md
+            "version": COMPATIBLE_VERSION,
+            "platform": f"mqconsole {__version__} (Python)",
             "copyright": "mqconsole contributors",
-            "information": "Licensed under the Apache License 2.0",
+            "information": "Not RabbitMQ, but compatible. Licensed under the Apache License 2.0",
             "cluster_name": cluster_name,
             "node": name,
             "capabilities": CAPABILITIES,

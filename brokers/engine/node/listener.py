@@ -21,6 +21,8 @@ WRITE_HIGH = 1 << 20
 """Bytes waiting for a client's socket above which its consumers get no more credit."""
 WRITE_LIMIT = 64 << 20
 """Bytes waiting for a client's socket above which it is not read either."""
+LINGER = 3.0
+"""Seconds that a client has to take the last words and close its side (RabbitMQ has 30)."""
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class AmqpSocket(asyncio.Protocol):
         self.congested = False
         self.told_blocked = False
         """The client knows that publishers have to wait."""
+        self._parting: asyncio.TimerHandle | None = None
         self.id = ""
         self.since = node.wall_clock()
 
@@ -60,6 +63,8 @@ class AmqpSocket(asyncio.Protocol):
         assert self.connection is not None  # noqa: S101  # made with the connection
         self.connection.lost()
         self._node.socket_closed(self)
+        if self._parting is not None:
+            self._parting.cancel()
         _log.info("connection %s of %s ended: %s", self.id, self.connection.peer, self.connection.reason)
 
     def data_received(self, data: bytes) -> None:
@@ -93,9 +98,24 @@ class AmqpSocket(asyncio.Protocol):
         if output:
             transport.write(b"".join(output))
         if connection.ended:
-            transport.close()
+            self._part(transport)
             return
         self._read(self._wanted())
+
+    def _part(self, transport: asyncio.Transport) -> None:
+        """Close this side and let the client close the other, throwing away what it still sends.
+
+        To close a socket with octets unread resets the connection, and the client may never see the
+        ``close-ok`` (or why it was closed) that is on its way.
+        """
+        if self._parting is not None or transport.is_closing():
+            return
+        if not transport.can_write_eof():
+            transport.close()
+            return
+        self._read(True)
+        transport.write_eof()
+        self._parting = asyncio.get_running_loop().call_later(LINGER, transport.abort)
 
     def _wanted(self) -> bool:
         """Whether the client may go on talking. One that does not read what it is told may not for ever."""

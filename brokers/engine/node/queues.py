@@ -25,7 +25,7 @@ from brokers.engine.node.hosts import Failover, Host, ReplicaHost, TransientHost
 from brokers.engine.node.peers import SESSION, Peers
 from brokers.engine.node.replication import Replication
 
-_to_leader = (m.Publish, m.Settle, m.Attach, m.Detach, m.Credit, m.Get, m.Ask, m.Resumed)
+_to_leader = (m.Publish, m.Settle, m.Attach, m.Detach, m.Credit, m.Limit, m.Get, m.Ask, m.Resumed)
 _log = logging.getLogger(__name__)
 
 

@@ -23,10 +23,14 @@ class RecordingQueue:
     def __init__(self, name: str) -> None:
         self.name = name
         self.settled: list[tuple[str, list[int], Outcome]] = []
+        self.limits: list[tuple[str, int]] = []
 
     def settle(self, consumer: Consumer, positions: Sequence[int], outcome: Outcome) -> None:
         if positions:
             self.settled.append((consumer.tag, list(positions), outcome))
+
+    def limit(self, consumer: Consumer) -> None:
+        self.limits.append((consumer.tag, consumer.prefetch))
 
 
 class RecordingBroker:

@@ -358,6 +358,14 @@ def test_the_channels_limit_is_shared_and_acks_make_room() -> None:
     assert (one.unsettled, two.unsettled) == (1, 0)
 
 
+def test_the_channels_limit_reaches_the_queue_unless_the_consumers_own_is_lower() -> None:
+    client = opened()
+    client.exchange(m.BasicConsume("q", "free"), m.BasicQos(0, 3, False), m.BasicConsume("q", "own"))
+    for limit in (2, 5, 0):
+        client.receive(method_frame(1, m.BasicQos(0, limit, True)))
+    assert client.broker.queue("q").limits == [("free", 2), ("own", 2), ("free", 5), ("own", 3), ("free", 0)]
+
+
 def test_the_channels_limit_may_change_and_go() -> None:
     client = opened()
     client.exchange(m.BasicConsume("q", "t"), m.BasicQos(0, 2, True))

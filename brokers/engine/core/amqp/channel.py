@@ -333,6 +333,11 @@ class Channel:
         self.shared.refill()
         for consumer in self.consumers.values():
             consumer.gated = not consumer.live or self.shared.applies_to(consumer)
+            prefetch = self.shared.prefetch_of(consumer)
+            if prefetch != consumer.prefetch:
+                consumer.prefetch = prefetch
+                if not consumer.no_ack:
+                    consumer.queue.limit(consumer)
 
     def deliver_gated(self, consumer: Consumer, batch: Sequence[Delivery]) -> None:
         """Deliver to a consumer that may not be there (any more), or not have room."""

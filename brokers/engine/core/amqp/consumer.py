@@ -26,7 +26,8 @@ class Consumer:
     """One ``basic.consume``, or the one-off holder of what a ``basic.get`` fetched.
 
     The broker sets ``queue`` and may keep whatever it needs in ``handle``. ``prefetch`` is how many
-    unsettled messages the queue may let this consumer hold at once, 0 for no limit. ``unsettled`` is how
+    unsettled messages the queue may let this consumer hold at once, 0 for no limit: its own limit, or a
+    lower one that its channel's consumers share. ``unsettled`` is how
     many it holds; ``held`` of these wait for room under a limit that its channel got later: no more should
     be sent while there are any.
     """
@@ -43,6 +44,7 @@ class Consumer:
         "holder",
         "live",
         "no_ack",
+        "own_prefetch",
         "prefetch",
         "queue",
         "tag",
@@ -65,7 +67,7 @@ class Consumer:
         self.no_ack = no_ack
         self.exclusive = exclusive
         self.arguments: Table = arguments or {}
-        self.prefetch = prefetch
+        self.own_prefetch = self.prefetch = prefetch
         self.queue: Queue
         self.unsettled = 0
         self.held = 0

@@ -193,8 +193,9 @@ def _consume(channel: Channel, method: m.BasicConsume) -> None:
         no_ack=method.no_ack,
         exclusive=method.exclusive,
         arguments=method.arguments,
-        prefetch=min(filter(None, (channel.prefetch, channel.shared.limit)), default=0),
+        prefetch=channel.prefetch,
     )
+    consumer.prefetch = channel.shared.prefetch_of(consumer)
     channel.consumers[tag] = consumer
     finish = channel.wait()
 

@@ -56,6 +56,11 @@ class Queue(Protocol):
         ...
 
 
+    def limit(self, consumer: Consumer) -> None:
+        """``consumer.prefetch`` has changed."""
+        ...
+
+
 class Target(Protocol):
     """Where a (exchange, routing key) pair leads at this moment."""
 

@@ -32,6 +32,10 @@ class SharedPrefetch:
     def applies_to(self, consumer: Consumer) -> bool:
         return self.limit > 0 and not consumer.no_ack
 
+    def prefetch_of(self, consumer: Consumer) -> int:
+        """How many messages ``consumer`` may hold at most: the lower of its own limit and the shared one."""
+        return min(filter(None, (consumer.own_prefetch, self.limit)), default=0)
+
     def deliver(self, consumer: Consumer, batch: Sequence[Delivery]) -> None:
         """Send what there is room for, now and after what waits already."""
         consumer.unsettled += len(batch)

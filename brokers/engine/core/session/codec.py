@@ -29,6 +29,7 @@ _flat_layouts: dict[type[Any], Struct] = {
     m.Refused: Struct(">BQQQ"),
     m.Detach: _flagged,
     m.Credit: _four,
+    m.Limit: Struct(">BQQQ?"),
     m.Get: _flagged,
     m.Ask: _flagged,
     m.Answer: _four,
@@ -52,6 +53,7 @@ _types: list[type[Any]] = [
     m.Hello,
     m.Resumed,
     m.Refused,
+    m.Limit,
 ]
 _codes = {cls: code for code, cls in enumerate(_types)}
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from brokers.engine.core.model import entries
 from brokers.engine.core.model.death import with_delivery_count
-from brokers.engine.core.model.delivery import Assignment, Dispatcher, Slot
+from brokers.engine.core.model.delivery import UNBOUNDED, WINDOW_BYTES, Assignment, Dispatcher, Slot
 from brokers.engine.core.model.entries import Messages, Run, Settled
 from brokers.engine.core.model.queue_settings import DEFAULT, QueueSettings
 from brokers.engine.core.model.queue_state import OutOfOrder, Published, QueueState, SettledRuns
@@ -274,6 +274,15 @@ class QueueLeader:
             slot.credit += message.amount
             slot.room += message.size
 
+    def _limit(self, node: int, message: m.Limit) -> None:
+        slot = self.dispatcher.slots.get((node, message.consumer))
+        if slot is None or slot.holder:
+            return
+        held = 0 if message.windowed else len(slot.unsettled)
+        slot.credit = message.prefetch - held
+        slot.windowed = message.windowed
+        slot.room = WINDOW_BYTES if message.windowed else UNBOUNDED
+
     def _get(self, node: int, message: m.Get) -> None:
         self.upkeep.used()
         if self._is_behind() and not self.dispatcher.ready:
@@ -323,6 +332,7 @@ class QueueLeader:
         m.Attach: _attach,
         m.Detach: _detach,
         m.Credit: _credit,
+        m.Limit: _limit,
         m.Get: _get,
         m.Ask: _ask,
         m.Resumed: _resumed,

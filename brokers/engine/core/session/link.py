@@ -183,6 +183,17 @@ class QueueLink:
             outstanding,
         )
 
+    def limit(self, consumer: Consumer) -> None:
+        """See ``port.Queue``."""
+        number = _number(consumer)
+        member = self._members.get(number)
+        if member is None or member.holder:
+            return
+        self.flush()  # what it has settled was settled under the limit there was
+        member.windowed = consumer.no_ack or not consumer.prefetch
+        member.drained = member.drained_bytes = 0
+        self._tell(m.Limit(self.group, number, consumer.prefetch or WINDOW, member.windowed))
+
     def cancel(self, consumer: Consumer) -> None:
         """Nothing more for this consumer; it keeps what it holds."""
         self.flush()

@@ -105,6 +105,16 @@ class Credit(NamedTuple):
     size: int
 
 
+class Limit(NamedTuple):
+    """Link to leader: the consumer may hold ``prefetch`` messages from now on; or, when ``windowed`` (see
+    ``Attach``), have as many on their way."""
+
+    group: int
+    consumer: int
+    prefetch: int
+    windowed: bool
+
+
 class Get(NamedTuple):
     """Link to leader: basic.get for a one-off consumer."""
 
@@ -175,6 +185,7 @@ Message = (
     | Attached
     | Detach
     | Credit
+    | Limit
     | Get
     | Got
     | Deliver
