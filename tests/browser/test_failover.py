@@ -169,7 +169,11 @@ def test_search_as_you_type_keeps_the_field_and_follows_the_results(console: Con
     sign_in(page, console, "viewer")
     page.get_by_role("link", name="Queues", exact=True).click()
     rows = page.locator("#queue-rows tr")
+    # A key pressed before the page is there goes to the page before.
+    expect(page.get_by_role("heading", name="Queues", exact=True)).to_be_visible()
+    page.locator("html[data-socket=open]").wait_for(state="attached")
     page.keyboard.press("/")
+    expect(page.locator("#search")).to_be_focused()
     page.keyboard.type("zebra")
     expect(rows).to_have_count(2)
     page.keyboard.type(".t")
