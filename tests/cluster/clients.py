@@ -13,16 +13,19 @@ from pika.adapters.blocking_connection import BlockingChannel
 from tests.cluster.harness import TIMEOUT, Cluster
 
 
+GUEST = ("guest", "guest")
+
+
 def connect(
-    cluster: Cluster, node: str, user: str = "guest", password: str = "guest", vhost: str = "/"
+    cluster: Cluster, node: str, login: tuple[str, str] = GUEST, vhost: str = "/"
 ) -> pika.BlockingConnection:
-    """A connection to the node called ``node``; the caller closes it."""
+    """A connection to the node called ``node``, as user and password; the caller closes it."""
     return pika.BlockingConnection(
         pika.ConnectionParameters(
             "127.0.0.1",
             cluster.node(node).amqp,
             vhost,
-            pika.PlainCredentials(user, password),
+            pika.PlainCredentials(*login),
             heartbeat=0,
             blocked_connection_timeout=TIMEOUT,
             socket_timeout=TIMEOUT,
@@ -31,9 +34,11 @@ def connect(
 
 
 @contextmanager
-def channel_on(cluster: Cluster, node: str, **login: str) -> Iterator[BlockingChannel]:
+def channel_on(
+    cluster: Cluster, node: str, login: tuple[str, str] = GUEST, vhost: str = "/"
+) -> Iterator[BlockingChannel]:
     """A channel of a connection of its own, which ends with the block."""
-    connection = connect(cluster, node, **login)
+    connection = connect(cluster, node, login, vhost)
     try:
         yield connection.channel()
     finally:

@@ -20,24 +20,33 @@ def test_replies_cross_nodes(cluster: Cluster) -> None:
         channel.queue_declare("rpc", durable=True)
     for asking in cluster.names:
         for serving in cluster.names:
-            client = connect(cluster, asking)
-            requests = client.channel()
-            replies: list[bytes] = []
-            requests.basic_consume(REPLY_TO, lambda *a: replies.append(a[3]), auto_ack=True)
-            requests.basic_publish("", "rpc", b"ask", pika.BasicProperties(reply_to=REPLY_TO))
-            with channel_on(cluster, serving) as server:
-                _, properties, _ = get(server, "rpc")
-                assert properties.reply_to.startswith(f"{REPLY_TO}.")
-                assert server.queue_declare(properties.reply_to, passive=True).method.consumer_count == 1
-                server.confirm_delivery()
-                server.basic_publish("", properties.reply_to, b"answer")
-            cluster.wait_for(lambda c=client, r=replies: c.process_data_events(0.01) or r, "a reply comes")
-            assert replies == [b"answer"]
-            client.close()
-            with channel_on(cluster, serving) as server:
-                with pytest.raises(pika.exceptions.ChannelClosedByBroker) as error:
-                    server.queue_declare(properties.reply_to, passive=True)
-                assert refusal(error)[0] == 404
+            ask_and_answer(cluster, asking, serving)
+
+
+def ask_and_answer(cluster: Cluster, asking: str, serving: str) -> None:
+    client = connect(cluster, asking)
+    requests = client.channel()
+    replies: list[bytes] = []
+    requests.basic_consume(REPLY_TO, lambda *arguments: replies.append(arguments[3]), auto_ack=True)
+    requests.basic_publish("", "rpc", b"ask", pika.BasicProperties(reply_to=REPLY_TO))
+    with channel_on(cluster, serving) as server:
+        _, properties, _ = get(server, "rpc")
+        assert properties.reply_to.startswith(f"{REPLY_TO}.")
+        assert server.queue_declare(properties.reply_to, passive=True).method.consumer_count == 1
+        server.confirm_delivery()
+        server.basic_publish("", properties.reply_to, b"answer")
+
+    def replied() -> bool:
+        client.process_data_events(0.01)
+        return bool(replies)
+
+    cluster.wait_for(replied, f"{asking} hears from {serving}")
+    assert replies == [b"answer"]
+    client.close()
+    with channel_on(cluster, serving) as server:
+        with pytest.raises(pika.exceptions.ChannelClosedByBroker) as error:
+            server.queue_declare(properties.reply_to, passive=True)
+        assert refusal(error)[0] == 404
 
 
 def test_what_is_refused(cluster: Cluster) -> None:

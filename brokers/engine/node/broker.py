@@ -27,6 +27,7 @@ from brokers.engine.core.amqp.port import DIRECT_REPLY_TO, Delivery, Done, Targe
 from brokers.engine.core.amqp.properties import decode_properties
 from brokers.engine.core.amqp.rewriting import rewrite
 from brokers.engine.core.model import commands
+from brokers.engine.core.model.delayed import delay_of
 from brokers.engine.core.model.handlers import (
     AskQueue,
     Commit,
@@ -37,6 +38,7 @@ from brokers.engine.core.model.handlers import (
     queue_name,
     usable_queue,
 )
+from brokers.engine.core.model.hashing import MessageHeaders
 from brokers.engine.core.model.passwords import NOBODY, verify_password
 from brokers.engine.core.model.routing import needs_headers, route
 from brokers.engine.core.model.sender_routes import BCC, sender_routes
@@ -51,6 +53,7 @@ from brokers.engine.node.targets import (
     NoTarget,
     QueueTarget,
     RewritingTarget,
+    names,
 )
 
 PATIENCE = 15.0
@@ -200,7 +203,7 @@ class NodeBroker:
 
     def resolve(self, channel: Channel, route: bytes) -> Target:
         """See ``port.Broker``."""
-        exchange, key = _names(route)
+        exchange, key = names(route)
         connection = channel.connection
         vhost = publishable(self._metadata, connection.vhost, connection.user, exchange)
         if key.startswith(ADDRESS_PREFIX) and exchange == DEFAULT_EXCHANGE:
@@ -217,23 +220,30 @@ class NodeBroker:
         properties = decode_properties(header)
         keys = sender_routes(properties.headers)
         if keys:
-            exchange, key = _names(route)
+            exchange, key = names(route)
             publishable(self._metadata, connection.vhost, connection.user, exchange)
             target: Target = self._target(connection.vhost, exchange, key, header, keys)
         else:
             target = connection.routes.get(route) or channel.resolve(route)
         direct = properties.reply_to == DIRECT_REPLY_TO
         hidden = properties.headers is not None and BCC in properties.headers
+        if hidden and self._waits(connection.vhost, route, properties.headers or {}):
+            hidden = False  # its keys are needed when it is let go, and then it is hidden
         if not direct and not hidden:
             return target
         reply_to = self._replies.address(channel) if direct else None
         return RewritingTarget(target, rewrite(header, reply_to=reply_to, drop=(BCC,)))
 
+    def _waits(self, vhost: str, route: bytes, headers: Mapping[str, object]) -> bool:
+        exchange, _ = names(route)
+        return exchange in self._metadata.state.vhost(vhost).delays and delay_of(headers) > 0
+
     def _target(
         self, vhost: str, exchange: str, key: str, header: bytes, also: Sequence[str] = ()
     ) -> QueueTarget | FanoutTarget | NoTarget:
         def headers() -> Mapping[str, object]:
-            return (decode_properties(header).headers or {}) if header else {}
+            properties = decode_properties(header)
+            return MessageHeaders(properties, properties.headers or {})
 
         queues = route(self._metadata.state.vhost(vhost), exchange, key, headers, also)
         if not queues:
@@ -400,12 +410,6 @@ class NodeBroker:
         link = getattr(consumer, "queue", None)
         if link is not None and self._queues.links.get(link.group) is link:
             act(link)
-
-
-def _names(route: bytes) -> tuple[str, str]:
-    """Exchange and routing key of a checked route."""
-    split = 1 + route[0]
-    return route[1:split].decode(), route[split + 1 :].decode("utf-8", "surrogateescape")
 
 
 def _unavailable(info: QueueInfo) -> AmqpError:

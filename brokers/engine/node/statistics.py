@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from brokers.engine import __version__
 from brokers.engine.core.model.arguments import arguments_to_json
-from brokers.engine.core.model.topology import QueueInfo
+from brokers.engine.core.model.topology import DELAY_QUEUE, QueueInfo
 from brokers.engine.node.hosts import Host, ReplicaHost
 from brokers.engine.node.pressure import resident_bytes
 
@@ -60,7 +60,7 @@ class Statistics:
         led = {}
         for host in self._node.queues.led():
             info = by_group.get(host.group)
-            if info is not None:
+            if info is not None and info.type != DELAY_QUEUE:
                 rows.append(self._queue_row(info, host, seconds))
                 led[host.group] = self._rates[host.group]
         self._rates = led

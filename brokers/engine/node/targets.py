@@ -7,7 +7,13 @@ from collections.abc import Callable
 from brokers.engine.core.amqp.channel import Channel
 from brokers.engine.core.amqp.constants import NO_ROUTE
 from brokers.engine.core.amqp.port import Target
-from brokers.engine.core.session.link import QueueLink
+from brokers.engine.core.session.link import QueueLink, Sink
+
+
+def names(route: bytes) -> tuple[str, str]:
+    """Exchange and routing key of a checked route."""
+    split = 1 + route[0]
+    return route[1:split].decode(), route[split + 1 :].decode("utf-8", "surrogateescape")
 
 
 class QueueTarget:
@@ -39,13 +45,15 @@ class NoTarget:
 
 
 class Gather:
-    """Several queues' answers for one channel's publishes: a message is safe when all of them have it."""
+    """Several queues' answers for one publisher's messages: one is safe when all of them have it, and refused
+    when all have answered and any refused it."""
 
-    __slots__ = ("_channel", "_missing")
+    __slots__ = ("_missing", "_refused", "_sink")
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
         self._missing: dict[int, int] = {}
+        self._refused: set[int] = set()
 
     def expect(self, tag: int, queues: int) -> None:
         """``queues`` queues will answer for ``tag``."""
@@ -57,15 +65,31 @@ class Gather:
         safe = first
         for tag in range(first, last + 1):
             left = missing[tag] - 1
+            if not left and tag not in self._refused:
+                del missing[tag]
+                continue
+            if safe < tag:
+                self._sink.confirmed(safe, tag - 1)
+            safe = tag + 1
             if left:
                 missing[tag] = left
-                if safe < tag:
-                    self._channel.confirmed(safe, tag - 1)
-                safe = tag + 1
             else:
-                del missing[tag]
+                self._refuse(tag)
         if safe <= last:
-            self._channel.confirmed(safe, last)
+            self._sink.confirmed(safe, last)
+
+    def refused(self, first: int, last: int) -> None:
+        """One more queue has answered, and refused the messages ``first`` to ``last``."""
+        for tag in range(first, last + 1):
+            self._refused.add(tag)
+            self._missing[tag] -= 1
+            if not self._missing[tag]:
+                self._refuse(tag)
+
+    def _refuse(self, tag: int) -> None:
+        del self._missing[tag]
+        self._refused.discard(tag)
+        self._sink.refused(tag, tag)
 
 
 class FanoutTarget:

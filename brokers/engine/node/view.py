@@ -10,7 +10,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from brokers.engine.core.model.topology import Binding, Exchange, QueueInfo
+from brokers.engine.core.model.topology import DELAY_QUEUE, Binding, Exchange, QueueInfo
 from brokers.engine.node.metadata_service import METADATA_GROUP
 from brokers.engine.node.peers import JSON
 from brokers.engine.node.statistics import Row, Statistics, static_row, unled_row
@@ -92,7 +92,11 @@ class ClusterView:
         state = self._node.service.metadata.state
         live = set(self._node.live_nodes())
         news = self._put_all(self._nodes, {n: self._node_row(n, n in live) for n in self._known_nodes()})
-        rows = {group: self._queue_row(info, live) for group, info in state.by_group.items()}
+        rows = {
+            group: self._queue_row(info, live)
+            for group, info in state.by_group.items()
+            if info.type != DELAY_QUEUE
+        }
         for group in [group for group in self._queues if group not in rows]:
             _, row = self._queues.pop(group)
             self._reported.pop(group, None)

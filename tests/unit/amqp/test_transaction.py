@@ -1,4 +1,4 @@
-"""Transactions: nothing happens before the commit, all of it by the commit, nothing of it after a rollback."""
+"""Transactions: nothing happens before the commit, all of it by the commit, none after a rollback."""
 
 from __future__ import annotations
 

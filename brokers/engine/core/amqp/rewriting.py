@@ -1,4 +1,4 @@
-"""Content headers with a property changed: everything else stays octet for octet as the publisher wrote it."""
+"""Content headers with a property changed: all else stays octet for octet as the publisher wrote it."""
 
 from __future__ import annotations
 

@@ -129,8 +129,11 @@ def clear_permissions(user: str, vhost: str) -> Command:
 # Exchanges and bindings
 
 
-def declare_exchange(exchange: Exchange) -> Command:
-    """The value of the result is ``{"created": bool}``."""
+def declare_exchange(
+    exchange: Exchange, size: int = 0, nodes: Collection[int] = (), local: int = 0
+) -> Command:
+    """The value of the result is ``{"created": bool}``. ``size``, ``nodes`` and ``local`` are for what waits
+    in a delayed exchange, see ``declare_queue``."""
     return {
         "op": "declare_exchange",
         "vhost": exchange.vhost,
@@ -140,6 +143,7 @@ def declare_exchange(exchange: Exchange) -> Command:
         "auto_delete": exchange.auto_delete,
         "internal": exchange.internal,
         "arguments": arguments_to_json(exchange.arguments),
+        "place": {"size": size, "nodes": sorted(nodes), "local": local},
     }
 
 

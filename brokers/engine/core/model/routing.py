@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from brokers.engine.core.model.arguments import string_argument
+from brokers.engine.core.model.delayed import delay_of
 from brokers.engine.core.model.tables import Headers
 from brokers.engine.core.model.topology import DEFAULT_EXCHANGE, Destination, Exchange, Kind, QueueInfo
 from brokers.engine.core.model.vhost import VHost
@@ -20,7 +21,8 @@ def route(
     ``also`` are further routing keys (CC, BCC): it reaches whatever one of its keys matches.
 
     Follows bindings from exchange to exchange, every exchange at most once (so that cycles end), and the
-    alternate exchange of those where nothing matched. ``headers`` is called at most once, and only when
+    alternate exchange of those where nothing matched; a message to be delayed goes as far as the first
+    delayed exchange. ``headers`` is called at most once, and only when
     the way leads through an exchange that looks at headers. Raises ``KeyError`` when there is no such
     exchange; destinations missing on the way are passed over.
     """
@@ -38,6 +40,10 @@ def route(
             matched: Iterable[Destination] = [(Kind.QUEUE, key) for key in keys]
         else:
             table = vhost.tables[name]
+            waiting = vhost.delays.get(name)
+            if waiting is not None and delay_of(once()):
+                queues[f"\0{name}"] = waiting
+                continue
             if also:
                 matched = [target for key in keys for target in table.match(key, once)]
             else:

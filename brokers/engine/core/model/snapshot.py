@@ -83,7 +83,7 @@ def _dump_vhost(vhost: VHost) -> dict[str, object]:
                 queue.home,
                 queue.type,
             ]
-            for queue in vhost.queues.values()
+            for queue in (*vhost.queues.values(), *vhost.delays.values())
         ],
         "bindings": [
             [

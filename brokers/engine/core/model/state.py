@@ -20,7 +20,15 @@ from brokers.engine.core.model.events import (
     Reason,
 )
 from brokers.engine.core.model.sessions import Sessions
-from brokers.engine.core.model.topology import Binding, Exchange, NodeInfo, Permission, QueueInfo, User
+from brokers.engine.core.model.topology import (
+    DELAY_QUEUE,
+    Binding,
+    Exchange,
+    NodeInfo,
+    Permission,
+    QueueInfo,
+    User,
+)
 from brokers.engine.core.model.vhost import VHost
 
 MAX_CLOSED = 1024
@@ -97,12 +105,25 @@ class State:
         return [QueueChanged(before, after)]
 
     def remove_queue(self, queue: QueueInfo, reason: Reason) -> list[Event]:
-        exchanges, bindings = self.vhosts[queue.vhost].remove_queue(queue.name)
+        vhost = self.vhosts[queue.vhost]
         self._unindex(queue)
-        return [*gone(exchanges, bindings), QueueDeleted(queue, reason)]
+        if queue.type == DELAY_QUEUE:
+            del vhost.delays[queue.name]
+            return [QueueDeleted(queue, reason)]
+        return [*self.gone(*vhost.remove_queue(queue.name)), QueueDeleted(queue, reason)]
 
     def remove_queues(self, queues: Iterable[QueueInfo], reason: Reason) -> list[Event]:
         return [event for queue in list(queues) for event in self.remove_queue(queue, reason)]
+
+    def gone(self, exchanges: Iterable[Exchange], bindings: Iterable[Binding]) -> list[Event]:
+        """What was removed from a vhost together: says so, and what waited in delayed exchanges goes too."""
+        events: list[Event] = [BindingRemoved(binding) for binding in bindings]
+        for exchange in exchanges:
+            events.append(ExchangeDeleted(exchange))
+            waiting = self.vhosts[exchange.vhost].delays.get(exchange.name)
+            if waiting is not None:
+                events += self.remove_queue(waiting, Reason.DELETED)
+        return events
 
     def close_connection(self, connection: str) -> list[Event]:
         """Remove the connection's exclusive queues, and remember that it is over."""
@@ -140,11 +161,3 @@ class State:
             self.replica_counts[node] += change
         if members:
             self.leader_counts[members[0]] += change
-
-
-def gone(exchanges: Iterable[Exchange], bindings: Iterable[Binding]) -> list[Event]:
-    """The events of exchanges and bindings that went together."""
-    return [
-        *(BindingRemoved(binding) for binding in bindings),
-        *(ExchangeDeleted(exchange) for exchange in exchanges),
-    ]

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar, Protocol
 
 from brokers.engine.core.model.arguments import Arguments, type_class
+from brokers.engine.core.model.delayed import DELAYED_MESSAGE, DELAYED_TYPE, DelayedTable
+from brokers.engine.core.model.hashing import CONSISTENT_HASH, ConsistentHashTable
 from brokers.engine.core.model.topic import TopicTrie
 from brokers.engine.core.model.topology import Binding, BindingKey, Destination
 
@@ -20,8 +22,9 @@ Headers = Callable[[], Mapping[str, object]]
 class Table(Protocol):
     """The bindings of one exchange."""
 
-    needs_headers: ClassVar[bool]
-    """Whether ``match`` looks at more than the routing key."""
+    @property
+    def needs_headers(self) -> bool:
+        """Whether ``match`` looks at more than the routing key."""
 
     def add(self, binding: Binding) -> None: ...
 
@@ -186,10 +189,23 @@ class NowhereTable:
         return ()
 
 
-TABLES: Mapping[str, Callable[[], Table]] = {
-    "direct": DirectTable,
-    "fanout": FanoutTable,
-    "topic": TopicTable,
-    "headers": HeadersTable,
+def _delayed(arguments: Arguments) -> Table:
+    return DelayedTable(make_table(str(arguments.get(DELAYED_TYPE)), arguments))
+
+
+TABLES: Mapping[str, Callable[[Arguments], Table]] = {
+    "direct": lambda arguments: DirectTable(),
+    "fanout": lambda arguments: FanoutTable(),
+    "topic": lambda arguments: TopicTable(),
+    "headers": lambda arguments: HeadersTable(),
+    CONSISTENT_HASH: ConsistentHashTable,
+    DELAYED_MESSAGE: _delayed,
 }
-"""The exchange types there are. A plugin's type is one more entry."""
+"""The exchange types there are, each making its table from the declaration's arguments. Another type is one
+more entry."""
+
+
+def make_table(type_: str, arguments: Arguments) -> Table:
+    """The table of a new exchange."""
+    make = TABLES.get(type_)
+    return NowhereTable() if make is None else make(arguments)

@@ -26,6 +26,9 @@ PREDECLARED_EXCHANGES: Mapping[str, str] = {
 
 RESERVED_PREFIX = "amq."
 
+DELAY_QUEUE = "delay"
+"""The ``QueueInfo.type`` of what keeps a delayed exchange's waiting messages; its name is the exchange's."""
+
 
 class Kind(StrEnum):
     """What a name names, as RabbitMQ's texts say it."""

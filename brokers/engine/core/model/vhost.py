@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import TypeVar
 
-from brokers.engine.core.model.tables import TABLES, NowhereTable, Table
+from brokers.engine.core.model.tables import Table, make_table
 from brokers.engine.core.model.topology import (
+    DELAY_QUEUE,
     PREDECLARED_EXCHANGES,
     Binding,
     BindingKey,
@@ -30,6 +31,8 @@ class VHost:
         self.tags = tuple(tags)
         self.exchanges: dict[str, Exchange] = {}
         self.queues: dict[str, QueueInfo] = {}
+        self.delays: dict[str, QueueInfo] = {}
+        """What waits in delayed exchanges, by the exchange's name: queues that no client sees."""
         self.tables: dict[str, Table] = {}
         self._bindings: dict[BindingKey, Binding] = {}
         self._by_source: dict[str, dict[BindingKey, Binding]] = {}
@@ -45,7 +48,7 @@ class VHost:
 
     def add_exchange(self, exchange: Exchange) -> None:
         self.exchanges[exchange.name] = exchange
-        self.tables[exchange.name] = TABLES.get(exchange.type, NowhereTable)()
+        self.tables[exchange.name] = make_table(exchange.type, exchange.arguments)
 
     def remove_exchange(self, name: str) -> tuple[list[Exchange], list[Binding]]:
         """Remove an exchange with the bindings from and to it.
@@ -69,11 +72,14 @@ class VHost:
         return gone_exchanges, gone_bindings
 
     def add_queue(self, queue: QueueInfo) -> None:
-        self.queues[queue.name] = queue
+        self._kept(queue)[queue.name] = queue
+
+    def _kept(self, queue: QueueInfo) -> dict[str, QueueInfo]:
+        return self.delays if queue.type == DELAY_QUEUE else self.queues
 
     def replace_queue(self, queue: QueueInfo) -> None:
         """Exchange what is known of a queue; its bindings stay."""
-        self.queues[queue.name] = queue
+        self._kept(queue)[queue.name] = queue
 
     def remove_queue(self, name: str) -> tuple[list[Exchange], list[Binding]]:
         """Remove a queue with its bindings. Returns (auto-delete exchanges gone with it, bindings gone)."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from brokers.engine.core.amqp import errors
 from brokers.engine.core.model.arguments import arguments_from_json
-from brokers.engine.core.model.changes.fields import flag, text
+from brokers.engine.core.model.changes.fields import flag, mapping, text
+from brokers.engine.core.model.changes.queues import place_replicas
 from brokers.engine.core.model.commands import Command
+from brokers.engine.core.model.delayed import DELAYED_MESSAGE
 from brokers.engine.core.model.equivalence import check_access, check_exchange_equivalent
 from brokers.engine.core.model.events import BindingAdded, Event, ExchangeCreated
-from brokers.engine.core.model.state import State, gone
-from brokers.engine.core.model.topology import Binding, Exchange, Kind
+from brokers.engine.core.model.state import State
+from brokers.engine.core.model.topology import DELAY_QUEUE, Binding, Exchange, Kind, QueueInfo
 
 
 def declare_exchange(state: State, command: Command) -> tuple[object, list[Event]]:
@@ -35,8 +37,27 @@ def declare_exchange(state: State, command: Command) -> tuple[object, list[Event
             exchange.arguments,
         )
         return {"created": False}, []
+    waiting: list[Event] = []
+    if exchange.type == DELAYED_MESSAGE:
+        waiting = state.add_queue(_delay_queue(state, exchange, place_replicas(state, mapping(command, "place"))))
     vhost.add_exchange(exchange)
-    return {"created": True}, [ExchangeCreated(exchange)]
+    return {"created": True}, [ExchangeCreated(exchange), *waiting]
+
+
+def _delay_queue(state: State, exchange: Exchange, replicas: tuple[int, ...]) -> QueueInfo:
+    group = state.next_group
+    state.next_group += 1
+    return QueueInfo(
+        exchange.vhost,
+        exchange.name,
+        durable=True,
+        auto_delete=False,
+        exclusive=None,
+        arguments={},
+        group=group,
+        replicas=replicas,
+        type=DELAY_QUEUE,
+    )
 
 
 def delete_exchange(state: State, command: Command) -> tuple[object, list[Event]]:
@@ -47,7 +68,7 @@ def delete_exchange(state: State, command: Command) -> tuple[object, list[Event]
         return {"deleted": False}, []
     if if_unused and vhost.bindings_from(name):
         raise errors.in_use(Kind.EXCHANGE, name, vhost.name)
-    return {"deleted": True}, gone(*vhost.remove_exchange(name))
+    return {"deleted": True}, state.gone(*vhost.remove_exchange(name))
 
 
 def bind(state: State, command: Command) -> tuple[object, list[Event]]:
@@ -72,7 +93,7 @@ def unbind(state: State, command: Command) -> tuple[object, list[Event]]:
         return None, []
     if binding.kind is Kind.QUEUE:
         check_access(vhost.queues[binding.destination], connection)
-    return None, gone(*vhost.unbind(binding.key))
+    return None, state.gone(*vhost.unbind(binding.key))
 
 
 def _binding(command: Command) -> Binding:

@@ -46,7 +46,7 @@ def delete_vhost(state: State, command: Command) -> tuple[object, list[Event]]:
     """Delete a vhost with everything in it, and all permissions there."""
     name = text(command, "vhost")
     vhost = state.vhost(name)
-    events = state.remove_queues(vhost.queues.values(), Reason.VHOST_DELETED)
+    events = state.remove_queues((*vhost.queues.values(), *vhost.delays.values()), Reason.VHOST_DELETED)
     events += [ExchangeDeleted(exchange) for exchange in vhost.exchanges.values()]
     del state.vhosts[name]
     for user in list(state.permissions):

@@ -46,12 +46,13 @@ def declare_queue(state: State, command: Command) -> tuple[object, list[Event]]:
     if wanted.exclusive in state.closed_connections:
         raise errors.queue_locked(wanted.name, wanted.vhost)
     if wanted.home is None and not wanted.replicas:
-        wanted = replace(wanted, replicas=_place(state, mapping(command, "place")))
+        wanted = replace(wanted, replicas=place_replicas(state, mapping(command, "place")))
     state.next_group += 1
     return {"created": True, "group": wanted.group}, state.add_queue(wanted)
 
 
-def _place(state: State, wish: Command) -> tuple[int, ...]:
+def place_replicas(state: State, wish: Command) -> tuple[int, ...]:
+    """The nodes for a new queue's replicas, as a command's ``place`` wishes; 406 when none can take one."""
     nodes = [node for node in numbers(wish, "nodes") if not state.nodes or node in state.nodes]
     if not nodes:
         raise errors.precondition_failed("no node of the cluster can take a replica of the queue now")

@@ -16,9 +16,11 @@ from brokers.engine.core.amqp.methods import (
 from brokers.engine.core.model import commands
 from brokers.engine.core.model.arguments import type_name
 from brokers.engine.core.model.authorize import check_not_default_exchange
+from brokers.engine.core.model.delayed import DELAYED_MESSAGE, DELAYED_TYPE
 from brokers.engine.core.model.equivalence import check_access
 from brokers.engine.core.model.handlers.decision import Commit, Context, Decision, after
 from brokers.engine.core.model.handlers.names import clean, queue_name
+from brokers.engine.core.model.hashing import CONSISTENT_HASH, check_weight
 from brokers.engine.core.model.metadata import Metadata
 from brokers.engine.core.model.tables import X_MATCH, X_MATCH_MODES
 from brokers.engine.core.model.topology import Binding, Exchange, Kind
@@ -102,7 +104,12 @@ def _unbind(metadata: Metadata, context: Context, binding: Binding, reply: Reply
 
 
 def _validate(source: Exchange, binding: Binding) -> None:
-    if source.type != "headers" or X_MATCH not in binding.arguments:
+    type_ = source.type
+    if type_ == DELAYED_MESSAGE:
+        type_ = str(source.arguments.get(DELAYED_TYPE))
+    if type_ == CONSISTENT_HASH:
+        check_weight(binding.routing_key)
+    if type_ != "headers" or X_MATCH not in binding.arguments:
         return
     mode = binding.arguments[X_MATCH]
     if not isinstance(mode, str):

@@ -11,10 +11,13 @@ from brokers.engine.core.amqp.methods import (
 )
 from brokers.engine.core.model import commands
 from brokers.engine.core.model.authorize import check_not_default_exchange, check_not_reserved
+from brokers.engine.core.model.delayed import DELAYED_MESSAGE, check_delayed_arguments
 from brokers.engine.core.model.equivalence import check_exchange_equivalent, check_string
 from brokers.engine.core.model.handlers.decision import Commit, Context, Decision, after
 from brokers.engine.core.model.handlers.names import clean
+from brokers.engine.core.model.hashing import CONSISTENT_HASH, check_hash_arguments
 from brokers.engine.core.model.metadata import Metadata
+from brokers.engine.core.model.placement import group_size
 from brokers.engine.core.model.routing import ALTERNATE_EXCHANGE
 from brokers.engine.core.model.tables import TABLES
 from brokers.engine.core.model.topology import RESERVED_PREFIX, Exchange, Kind, resource
@@ -55,6 +58,13 @@ def declare(metadata: Metadata, context: Context, method: ExchangeDeclare) -> De
         method.internal,
         method.arguments,
     )
+    if method.type == CONSISTENT_HASH:
+        check_hash_arguments(method.arguments)
+    if method.type == DELAYED_MESSAGE:
+        check_delayed_arguments(method.arguments, TABLES)
+        nodes = context.live_nodes()
+        command = commands.declare_exchange(exchange, group_size(None, len(nodes)), nodes, context.node)
+        return Commit(command, after(reply))
     return Commit(commands.declare_exchange(exchange), after(reply))
 
 
