@@ -245,7 +245,7 @@ class Node:
             return
         self._syncing = True
         low, high = self.world.options.sync
-        delay = self.rng.uniform(low, high) * self.sync_scale
+        delay = min(self.rng.uniform(low, high) * self.sync_scale, 1.0)
         self.world.clock.after(delay, self._synced, self.boot, len(self.disk.queue))
 
     def _synced(self, boot: int, count: int) -> None:

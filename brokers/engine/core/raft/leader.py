@@ -237,6 +237,8 @@ class Leader(State):
         """Nothing was heard of ``progress.node`` for long although an answer is due: send again."""
         if progress.sender is not None:
             progress.sender.rewind()
+        elif progress.feed is Feed.PROBE:
+            progress.probing = False
         else:
             progress.probe()
         progress.active = self.host.now
@@ -247,7 +249,7 @@ class Leader(State):
         progress = self.progress[node]
         if reborn:
             progress.reborn(self.log.last + 1)
-        elif progress.feed is Feed.SNAPSHOT:
+        elif progress.feed is not Feed.REPLICATE:
             self.retry(progress)
         elif progress.waiting or progress.match < self.log.last or progress.commit < self.commit:
             progress.probe()
