@@ -180,6 +180,11 @@ steps = st.lists(
         st.tuples(st.just("hand out"), st.integers(0, 6)),
         st.tuples(st.just("ack"), st.integers(0, 9)),
         st.tuples(st.just("give back"), st.integers(0, 9)),
+        st.tuples(st.just("park"), st.integers(0, 9)),
+        st.tuples(st.just("restore"), st.integers(0, 3)),
+        st.tuples(st.just("kill"), st.integers(0, 9)),
+        st.tuples(st.just("drop head"), st.integers(1, 3)),
+        st.tuples(st.just("bury"), st.integers(1, 3)),
         st.tuples(st.just("die"), st.integers(1, 2)),
         st.tuples(st.just("fail over"), st.booleans()),
         st.tuples(st.just("purge"), st.just(0)),
@@ -219,6 +224,22 @@ def test_nothing_is_lost_nor_held_twice(plan: list[tuple[str, int]]) -> None:
             settled.add(held[0])
         elif step == "give back" and held:
             commit(entries.encode_return(dispatcher.give_back(slots[n % 2].key, [(held[-1], held[-1] + 1)])))
+        elif step == "park" and held:
+            dispatcher.give_back(slots[n % 2].key, [(held[0], held[0] + 1)], park=True)
+        elif step == "restore":
+            dispatcher.restore(sorted(dispatcher.limbo)[:n])
+        elif step == "kill" and held:
+            got = dispatcher.settle(slots[n % 2].key, [(held[-1], held[-1] + 1)])
+            commit(entries.encode_dead(entries.Settled.REJECT, 0, got))
+            dispatcher.committed(1)
+        elif step == "drop head":
+            dropped = dispatcher.drop_head(n)
+            commit(entries.encode_dead(entries.Settled.DROP, 0, dropped))
+            dispatcher.committed(sum(end - first for first, end in dropped))
+        elif step == "bury":
+            buried = sorted(state.dying)[:n]
+            commit(entries.encode_settle(entries.Settled.DROP, [(p, p + 1) for p in buried]))
+            settled.update(buried)
         elif step == "die":
             dispatcher.detach((1, n))
             dispatcher.attach(Slot((1, n), credit=0))
@@ -239,7 +260,8 @@ def test_nothing_is_lost_nor_held_twice(plan: list[tuple[str, int]]) -> None:
         both = [p for slot in dispatcher.slots.values() for p in slot.unsettled]
         assert len(both) == len(set(both))
         ready = {p for first, end in dispatcher.ready_runs() for p in range(first, end)}
-        assert ready.isdisjoint(both)
-        assert ready | set(both) | settled == set(range(state.next_position))
+        apart = [ready, set(both), settled, set(state.dying), dispatcher.limbo]
+        assert set().union(*apart) == set(range(state.next_position))
+        assert sum(map(len, apart)) == state.next_position
         assert state.messages == state.next_position - len(settled)
         assert dispatcher.ready == len(ready)

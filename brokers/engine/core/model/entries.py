@@ -46,7 +46,8 @@ class PublishHead(NamedTuple):
     """The fixed head of a publish entry; ``stamp`` is the leader's wall clock in milliseconds.
 
     Of the ``size`` messages the first ``taken`` are the queue's, the others were refused. ``flags`` are the
-    property flags of all of them together, ``bodies`` is how many bytes their bodies take.
+    first eight property flags (``expiration`` is the last) of all of them together, ``bodies`` is how many
+    bytes their bodies take.
     """
 
     stamp: int

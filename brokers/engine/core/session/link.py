@@ -32,10 +32,16 @@ class Sink(Protocol):
     def refused(self, first: int, last: int) -> None: ...
 
 
-Confirm = tuple[Sink | None, int, int, int]
-"""(who hears of it, first tag, last tag, place of the first one's message in the batch)."""
-_GAP: Confirm = (None, 0, 0, 0)
-"""Stands for messages of which nobody wants to hear: the places before and after are not neighbours."""
+class Confirm:
+    """Messages in a row of one batch, with whoever wants to hear of them (None: nobody does)."""
+
+    __slots__ = ("first", "last", "place", "sink")
+
+    def __init__(self, sink: Sink | None, tag: int, place: int) -> None:
+        self.sink = sink
+        self.first = self.last = tag
+        self.place = place
+        """Where the first one stands in the batch."""
 
 
 class Load:
@@ -120,13 +126,12 @@ class QueueLink:
         self._ends.append(self._size)
         confirms = self._confirms
         if sink is not None:
-            if confirms and confirms[-1][2] == tag - 1 and confirms[-1][0] is sink:
-                _, first, _, at = confirms[-1]
-                confirms[-1] = (sink, first, tag, at)
+            if confirms and (latest := confirms[-1]).sink is sink and latest.last == tag - 1:
+                latest.last = tag
             else:
-                confirms.append((sink, tag, tag, len(self._ends) - 1))
-        elif confirms and confirms[-1] is not _GAP:
-            confirms.append(_GAP)
+                confirms.append(Confirm(sink, tag, len(self._ends) - 1))
+        elif confirms and confirms[-1].sink is not None:
+            confirms.append(Confirm(None, 0, len(self._ends) - 1))
         if self._size >= BATCH_BYTES or len(self._ends) >= BATCH_MESSAGES:
             self._close_batch()
         if not self._dirty:
@@ -137,8 +142,8 @@ class QueueLink:
         self._serial += 1
         parts = self._parts
         flags = 0
-        for word in {header[12:14] for header in parts[2::4]}:
-            flags |= int.from_bytes(word, "big")
+        for octet in {header[12:13] for header in parts[2::4]}:
+            flags |= int.from_bytes(octet, "big") << 8
         bodies = sum(map(len, parts[3::4]))
         batch = entries.encode_batch(self._origin, self._serial, self._ends, parts, flags, bodies)
         self.published += len(self._ends)
@@ -314,10 +319,11 @@ class QueueLink:
             serial, batch, confirms = waiting.popleft()
             self._load.bytes -= len(batch)
             taken = self._refusals.pop(serial, entries.batch_identity(batch)[2])
-            for sink, first, last, at in confirms:
+            for confirm in confirms:
+                sink, first, last = confirm.sink, confirm.first, confirm.last
                 if sink is None:
                     continue
-                refused = max(first, first + taken - at)
+                refused = max(first, first + taken - confirm.place)
                 if first < refused:
                     sink.confirmed(first, min(last, refused - 1))
                 if refused <= last:

@@ -78,6 +78,7 @@ class Upkeep:
         self._used_at = NEVER
         self._used = True
         self._delete_again = 0
+        self._parked = 0
         self._expirations: OrderedDict[int, list[int | None]] = OrderedDict()
 
     def configure(self, settings: QueueSettings) -> None:
@@ -159,6 +160,17 @@ class Upkeep:
         """Whether what is given back has to wait until its deliveries are counted."""
         return self.settings.delivery_limit is not None
 
+    def parked(self, count: int) -> None:
+        """So many messages that were given back wait for that. Nothing is handed out meanwhile: they come
+        first.
+        """
+        self._parked += count
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing may be handed out now."""
+        return self._parked > 0
+
     def rejected(self, ranges: list[Run]) -> None:
         """Consumers rejected messages: they are tried again, or die."""
         attempts = self.settings.retry_attempts
@@ -206,6 +218,7 @@ class Upkeep:
         elif isinstance(result, Returned):
             self._dispatcher.limbo.difference_update(result.died)
             self._letters.extend(result.died)
+            self._parked = max(0, self._parked - sum(end - first for first, end in result.runs))
             self._dispatcher.restore(p for first, end in result.runs for p in range(first, end))
         elif isinstance(result, Postponed):
             positions = [p for first, end in result.runs for p in range(first, end)]
@@ -245,6 +258,9 @@ class Upkeep:
                 self.due = min(self.due, self._expiry(head))
         if done:
             self._fresh = self._state.next_position
+        if self._letters and self.settings.dead_letter_exchange is None:
+            self._let_go(self._letters)
+            self._letters.clear()
         more = False
         if dispatcher.expired:
             self._doom(Settled.EXPIRE, dispatcher.expired)
@@ -334,13 +350,10 @@ class Upkeep:
                 Letter(None, Settled.DROP, messages.stamp, *message)
                 for message in split(*messages.slice(first, messages.count))
             ]
-        while self._letters and self._under_way < LETTERS:
+        while self._sends_letters:
             position = self._letters.popleft()
             death = self._state.dying.get(position)
             if death is None:
-                continue
-            if self.settings.dead_letter_exchange is None:
-                self.doomed.append((death.outcome, [(position, position + 1)]))
                 continue
             entry, base, _ = self._state.index.find(position)
             message = split(*self._read(entry).slice(position - base, position - base + 1))[0]
@@ -351,12 +364,21 @@ class Upkeep:
     @property
     def letters(self) -> bool:
         """Whether ``take_letters`` has any."""
-        return bool(self._refused) or (bool(self._letters) and self._under_way < LETTERS)
+        return bool(self._refused) or self._sends_letters
+
+    @property
+    def _sends_letters(self) -> bool:
+        room = self._under_way < LETTERS and self.settings.dead_letter_exchange is not None
+        return room and bool(self._letters)
 
     def buried(self, positions: Iterable[int]) -> None:
         """The dead letters of these are safe, or have nowhere to go: the queue lets go of them."""
+        buried = list(positions)
+        self._under_way -= len(buried)
+        self._let_go(buried)
+
+    def _let_go(self, positions: Iterable[int]) -> None:
         for position in positions:
-            self._under_way -= 1
             death = self._state.dying.get(position)
             if death is not None:
                 self.doomed.append((death.outcome, [(position, position + 1)]))
