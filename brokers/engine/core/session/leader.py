@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from brokers.engine.core.model import entries
 from brokers.engine.core.model.death import with_delivery_count
-from brokers.engine.core.model.delivery import UNBOUNDED, WINDOW_BYTES, Assignment, Dispatcher, Slot
+from brokers.engine.core.model.delivery import UNBOUNDED, WINDOW_BYTES, Assignment, Slot
 from brokers.engine.core.model.entries import Messages, Run, Settled
 from brokers.engine.core.model.queue_settings import DEFAULT, QueueSettings
 from brokers.engine.core.model.queue_state import OutOfOrder, Published, QueueState, SettledRuns
@@ -193,7 +193,7 @@ class QueueLeader:
         before = len(slot.unsettled) if slot is not None else 0
         if message.outcome == REQUEUE:
             park = self.upkeep.parks_returns
-            self._to_return.extend(self.dispatcher.give_back(key, message.runs, park))
+            self._given_back(self.dispatcher.give_back(key, message.runs, park), park)
         else:
             taken = self.dispatcher.settle(key, message.runs)
             if taken and message.outcome == ACK:
@@ -255,9 +255,14 @@ class QueueLeader:
             return
         was_consumer = not slot.holder
         park = self.upkeep.parks_returns
-        self._to_return.extend((p, p + 1) for p in self.dispatcher.detach(key, park))
+        self._given_back([(p, p + 1) for p in self.dispatcher.detach(key, park)], park)
         if was_consumer:
             self._check_deserted()
+
+    def _given_back(self, ranges: list[Run], park: bool) -> None:
+        self._to_return.extend(ranges)
+        if park:
+            self.upkeep.parked(sum(end - first for first, end in ranges))
 
     def _check_deserted(self) -> None:
         if not self.consumers:
@@ -375,10 +380,11 @@ class QueueLeader:
             return False
         dispatcher = self.dispatcher
         self.upkeep.begin(now)
-        more = dispatcher.wants() and self._hand_out()
-        done = not more and not (dispatcher.wants() and dispatcher.blocked_by_watermark())
+        holds = self.upkeep.holds
+        more = not holds and dispatcher.wants() and self._hand_out()
+        done = not more and not holds and not (dispatcher.wants() and dispatcher.blocked_by_watermark())
         more |= self.upkeep.end(done, self.consumers)
-        if self._gets:
+        if self._gets and not holds:
             self._serve_gets()
         asks, self._asks = self._asks, []
         for node, ask in asks:
