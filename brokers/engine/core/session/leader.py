@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from brokers.engine.core.model import entries
 from brokers.engine.core.model.death import with_delivery_count
-from brokers.engine.core.model.delivery import UNBOUNDED, WINDOW_BYTES, Assignment, Slot
+from brokers.engine.core.model.delivery import UNBOUNDED, WINDOW_BYTES, Assignment, Dispatcher, Slot
 from brokers.engine.core.model.entries import Messages, Run, Settled
 from brokers.engine.core.model.queue_settings import DEFAULT, QueueSettings
 from brokers.engine.core.model.queue_state import OutOfOrder, Published, QueueState, SettledRuns
