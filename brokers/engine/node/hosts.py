@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from brokers.engine.core.model.arguments import Arguments
 from brokers.engine.core.model.entries import PUBLISH, Messages
 from brokers.engine.core.model.queue_settings import QueueSettings
 from brokers.engine.core.model.queue_state import QueueState
@@ -109,8 +110,7 @@ class ReplicaHost(Host):
 
     def restore(self, snapshot: Snapshot) -> None:
         """The group's state was replaced by its leader's."""
-        self.state = QueueState.load(snapshot.state)
-        self.state.applied = snapshot.index
+        self.state = restored(snapshot)
         self.leader = None
         self._cache.clear()
         self.snapshot_index = snapshot.index
@@ -137,8 +137,8 @@ class Consensus(Protocol):
 class TransientHost(Host):
     """A queue that lives in this node's memory alone: every entry is committed as it is made."""
 
-    def __init__(self, group: int) -> None:
-        super().__init__(group, QueueState())
+    def __init__(self, group: int, arguments: Arguments) -> None:
+        super().__init__(group, QueueState.founded(arguments))
         self._payloads: dict[int, bytes] = {}
         self._waiting: list[tuple[int, bytes]] = []
         self._last = 0
@@ -166,6 +166,15 @@ class TransientHost(Host):
         while payloads and (oldest := next(iter(payloads))) < floor:
             del payloads[oldest]
         return True
+
+
+def restored(snapshot: Snapshot | None) -> QueueState:
+    """The state that a group's log goes on from."""
+    if snapshot is None:
+        return QueueState()
+    state = QueueState.load(snapshot.state)
+    state.applied = snapshot.index
+    return state
 
 
 def wall_clock_ms() -> int:

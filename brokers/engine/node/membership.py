@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from brokers.engine.core.model import commands
 from brokers.engine.core.model.topology import QueueInfo
-from brokers.engine.core.raft.multi import empty_image
 from brokers.engine.core.raft.types import Membership, Refused, Status
 from brokers.engine.node.metadata_service import METADATA_GROUP
 
@@ -46,8 +45,7 @@ class Memberships:
         """The wanted replicas of a queue are others now."""
         me = self._node.me.id
         if me in after.replicas and me not in before.replicas and after.group not in self._node.queues.hosts:
-            self._node.queues.add_replica(after.group, None)
-            self._node.replication.add_group(empty_image(after.group), Membership.of([], [me]))
+            self._node.found_replica(after, Membership.of([], [me]))
         if me in before.replicas and me not in after.replicas:
             self._leaving.add(after.group)
         self._unsettled.add(after.group)

@@ -19,6 +19,7 @@ from brokers.engine.core.model import commands, events
 from brokers.engine.core.model.metadata import Metadata
 from brokers.engine.core.model.passwords import SALT_BYTES, hash_password
 from brokers.engine.core.model.queue_settings import settings
+from brokers.engine.core.model.queue_state import QueueState
 from brokers.engine.core.model.topology import DELAY_QUEUE, NodeInfo, QueueInfo
 from brokers.engine.core.raft.multi import empty_image
 from brokers.engine.core.raft.records import KIND_DATA, Entry, Snapshot
@@ -26,6 +27,7 @@ from brokers.engine.core.raft.types import Membership, Role, RoleChange
 from brokers.engine.node.broker import NodeBroker
 from brokers.engine.node.dead_letters import DeadLetters
 from brokers.engine.node.delays import Delays
+from brokers.engine.node.hosts import restored
 from brokers.engine.node.listener import AmqpSocket, connection_settings, listening_hosts
 from brokers.engine.node.membership import Memberships, founders
 from brokers.engine.node.metadata_service import METADATA_GROUP, MetadataService
@@ -125,7 +127,7 @@ class Node:
             # Who founded the cluster is known from the log alone from now on.
             self.replication.snapshot(METADATA_GROUP, 0, b"", 1)
         for group, found in images.items():
-            self.queues.add_replica(group, found.snapshot)
+            self.queues.add_replica(group, restored(found.snapshot))
             self.replication.add_group(found)
         for info in self.service.metadata.state.queues():
             self._queue_created(info)
@@ -344,14 +346,19 @@ class Node:
         self.queues.configure(info.group, settings(info.arguments, info.type))
         self.queues.announce(info)
         if info.home == self.me.id:
-            self.queues.add_transient(info.group)
+            self.queues.add_transient(info)
         elif self.me.id in info.replicas and info.group not in self.queues.hosts:
-            self.queues.add_replica(info.group, None)
-            self.replication.add_group(empty_image(info.group), Membership.of(info.replicas))
-            # The founding members are known from the log alone after a restart.
-            self.replication.snapshot(info.group, 0, b"", 1)
+            self.found_replica(info, Membership.of(info.replicas))
             if info.replicas[0] == self.me.id:
                 self.replication.multi.campaign(info.group, self.now())
+
+    def found_replica(self, info: QueueInfo, members: Membership) -> None:
+        """Begin a replica of a queue on this node, with an empty log."""
+        state = QueueState.founded(info.arguments)
+        self.queues.add_replica(info.group, state)
+        self.replication.add_group(empty_image(info.group), members)
+        # After a restart the log alone tells who founded the group, and what its state began with.
+        self.replication.snapshot(info.group, 0, state.dump(), 1)
 
     def _queue_deleted(self, info: QueueInfo) -> None:
         self.delays.remove(info.group)

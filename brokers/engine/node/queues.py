@@ -138,17 +138,14 @@ class Queues:
 
     # -- hosts ----------------------------------------------------------------------------------------
 
-    def add_replica(self, group: int, snapshot: Snapshot | None) -> None:
-        """Keep a replica of ``group``, from its snapshot if there is one."""
-        state = QueueState.load(snapshot.state) if snapshot is not None and snapshot.state else QueueState()
-        if snapshot is not None:
-            state.applied = snapshot.index
+    def add_replica(self, group: int, state: QueueState) -> None:
+        """Keep a replica of ``group``, whose log goes on from ``state``."""
         self.hosts[group] = ReplicaHost(group, state, self._replication.log, self._replication)
 
-    def add_transient(self, group: int) -> None:
+    def add_transient(self, info: QueueInfo) -> None:
         """Keep a queue in this node's memory; it is led from here at once."""
-        host = TransientHost(group)
-        self.hosts[group] = host
+        host = TransientHost(info.group, info.arguments)
+        self.hosts[info.group] = host
         self._lead(host, 1)
 
     def announce(self, info: QueueInfo) -> None:

@@ -7,9 +7,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from brokers.engine.core.amqp.properties import decode_properties
+from brokers.engine.core.model.arguments import Arguments
+
 HEADER = "x-deduplication-header"
+SWITCH = "x-message-deduplication"
+"""The argument of a queue or exchange that drops repeated messages; ``x-cache-size`` and ``x-cache-ttl``
+(milliseconds) set the window."""
 DEFAULT_SIZE = 100_000
 """Keys remembered unless ``x-cache-size`` says otherwise."""
+
+
+def deduplication_key(header: bytes) -> str | None:
+    """The key that a content header carries; numbers count as their text."""
+    value = (decode_properties(header).headers or {}).get(HEADER)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    return None if value is None or isinstance(value, dict | list) else str(value)
+
+
+def seen_keys(arguments: Arguments) -> SeenKeys | None:
+    """The window that ``arguments`` ask for, None when they ask for none."""
+    if arguments.get(SWITCH) is not True:
+        return None
+    size, ttl = arguments.get("x-cache-size"), arguments.get("x-cache-ttl")
+    return SeenKeys(
+        size if isinstance(size, int) and size > 0 else DEFAULT_SIZE,
+        ttl if isinstance(ttl, int) and ttl > 0 else None,
+    )
 
 
 class SeenKeys:

@@ -163,6 +163,10 @@ class Dispatcher:
         """The first position never handed out by this leader."""
         return self._next
 
+    def _ahead(self, position: int) -> bool:
+        """Whether the hand-out has not come to ``position`` yet."""
+        return position >= self._next
+
     def attach(self, slot: Slot, outstanding: Iterable[Run] = ()) -> None:
         """A consumer joins, holding what an earlier leader gave it; those aren't handed out meanwhile."""
         self.detach(slot.key)
@@ -179,7 +183,7 @@ class Dispatcher:
                 for position in range(low, high):
                     if position in self.limbo:
                         self.limbo.discard(position)
-                    elif position >= self._next:
+                    elif self._ahead(position):
                         if position in self.held:
                             continue
                         self.held.add(position)
@@ -258,7 +262,7 @@ class Dispatcher:
             heapify(left)
             self._returned = left
         # Until the settlement is committed the state still calls these ready: hold them back.
-        self.held.update(p for p in positions if p >= self._next)
+        self.held.update(p for p in positions if self._ahead(p))
 
     def committed(self, count: int, bodies: int = 0) -> None:
         """The state has now settled (or set dying) ``count`` messages, whose bodies took ``bodies`` bytes."""
@@ -271,7 +275,7 @@ class Dispatcher:
         for first, end in ranges:
             self.settling -= end - first
             self.limbo.update(range(first, end))
-            self.held.update(range(max(first, self._next), end))
+            self.held.update(p for p in range(first, end) if self._ahead(p))
 
     def restore(self, positions: Iterable[int]) -> None:
         """Those of the positions that are in limbo are ready again."""
@@ -305,7 +309,7 @@ class Dispatcher:
     def _put_back(self, position: int) -> None:
         if self.scales is not None:
             self.scales.take(position)
-        if position >= self._next:
+        if self._ahead(position):
             self.held.discard(position)
         else:
             heappush(self._returned, position)

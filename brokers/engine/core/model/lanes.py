@@ -15,7 +15,7 @@ from brokers.engine.core.model.intervals import IntervalSet
 PRIORITY_FLAG = 0x0800
 _properties = Struct(">HHQH")
 _SHORT_STRINGS_BEFORE = (0x8000, 0x4000)
-_HEADERS_FLAG = 0x2000
+HEADERS_FLAG = 0x2000
 _DELIVERY_MODE_FLAG = 0x1000
 
 
@@ -31,7 +31,7 @@ def priority_of(header: bytes, highest: int) -> int:
     for flag in _SHORT_STRINGS_BEFORE:
         if flags & flag:
             at += 1 + header[at]
-    if flags & _HEADERS_FLAG:
+    if flags & HEADERS_FLAG:
         at += 4 + int.from_bytes(header[at : at + 4], "big")
     if flags & _DELIVERY_MODE_FLAG:
         at += 1
@@ -99,10 +99,11 @@ class Lanes:
 class LaneCursors:
     """How far a leader has come in each lane."""
 
-    __slots__ = ("_lanes", "_next")
+    __slots__ = ("_lanes", "_last", "_next")
 
     def __init__(self, lanes: Lanes, floor: int) -> None:
         self._lanes = lanes
+        self._last = 0
         self._next = [floor] * (lanes.highest + 1)
 
     def take(self, limit: int, ceiling: int, gap: Callable[[int, int], Run], held: set[int]) -> Run | None:
@@ -123,8 +124,13 @@ class LaneCursors:
                 end = min((p for p in held if first < p < end), default=end)
                 end = min(end, first + limit)
                 self._next[priority] = end
+                self._last = priority
                 return first, end
         return None
+
+    def leave(self, position: int) -> None:
+        """Undo the end of the last ``take``: it stopped at ``position``."""
+        self._next[self._last] = position
 
     def pending(self, ceiling: int) -> Iterator[Run]:
         """Runs that have not been handed out, of all lanes (settled and held ones included)."""
@@ -137,6 +143,6 @@ class LaneCursors:
         """Everything below ``position`` is out of the leader's hands."""
         self._next = [max(at, position) for at in self._next]
 
-    def passed(self, position: int, priority: int) -> bool:
+    def passed(self, position: int) -> bool:
         """Whether ``position`` was handed out already (or skipped)."""
-        return position < self._next[priority]
+        return position < self._next[self._lanes.priority_at(position)]

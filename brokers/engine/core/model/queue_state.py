@@ -13,12 +13,16 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
 from brokers.engine.core.model import entries
+from brokers.engine.core.model.arguments import Arguments
+from brokers.engine.core.model.deduplication import SeenKeys, deduplication_key, seen_keys
 from brokers.engine.core.model.entries import Run, Settled
 from brokers.engine.core.model.intervals import IntervalSet
+from brokers.engine.core.model.lanes import HEADERS_FLAG, Lanes, priority_of
 from brokers.engine.core.model.positions import PositionIndex
 
 MAX_ORIGINS = 256
 """How many origins are remembered. An origin is a node's life; the ones silent for longest are forgotten."""
+MAX_PRIORITY = 255
 MAX_REFUSALS = 1024
 """How many batches with refused messages are remembered of each origin, far more than are ever under way."""
 
@@ -108,6 +112,7 @@ class QueueState:
         "dying",
         "flags",
         "index",
+        "lanes",
         "messages",
         "next_position",
         "origins",
@@ -115,6 +120,7 @@ class QueueState:
         "redelivered_below",
         "refusals",
         "retries",
+        "seen",
         "settled",
         "settled_total",
         "watermark",
@@ -142,6 +148,20 @@ class QueueState:
         """By origin and serial: how many messages of a batch were taken, where that is not all of them."""
         self.published = 0
         self.settled_total = 0
+        self.lanes: Lanes | None = None
+        """Set for a priority queue."""
+        self.seen: SeenKeys | None = None
+        """Set for a queue that drops repeated messages."""
+
+    @classmethod
+    def founded(cls, arguments: Arguments) -> QueueState:
+        """The state that a queue declared with ``arguments`` begins with, the same on all its replicas."""
+        state = cls()
+        highest = arguments.get("x-max-priority")
+        if isinstance(highest, int) and highest > 0:
+            state.lanes = Lanes(min(highest, MAX_PRIORITY))
+        state.seen = seen_keys(arguments)
+        return state
 
     def open_term(self, index: int) -> None:
         """A new leader's first entry: what its predecessors may have handed out is fenced off."""
@@ -195,7 +215,22 @@ class QueueState:
         self.messages += taken
         self.published += taken
         self.bytes += bodies
+        if taken and (self.lanes is not None or self.seen is not None):
+            self._look_into(entries.Messages(payload), base, taken)
         return Published(origin, serial, base, taken, size - taken)
+
+    def _look_into(self, messages: entries.Messages, base: int, taken: int) -> None:
+        """Note priorities and keys, where the queue was declared to mind them."""
+        found = entries.split(*messages.slice(0, taken))
+        if self.lanes is not None:
+            highest = self.lanes.highest
+            self.lanes.publish(base, [priority_of(header, highest) for _, header, _ in found])
+        if self.seen is None or not messages.flags & HEADERS_FLAG:
+            return
+        for position, (_, header, body) in enumerate(found, base):
+            key = deduplication_key(header)
+            if key is not None and self.seen.repeated(key, messages.stamp):
+                self._settle([(position, position + 1)], len(body))
 
     def _refuse(self, origin: int, serial: int, taken: int) -> None:
         refusals = self.refusals.setdefault(origin, {})
@@ -259,6 +294,8 @@ class QueueState:
         """The oldest log index whose bytes an unsettled message still needs (applied + 1: none)."""
         floor = self.settled.floor
         self.index.trim(floor)
+        if self.lanes is not None:
+            self.lanes.forget(self.settled)
         if floor >= self.next_position:
             return self.applied + 1
         return self.index.find(floor).entry
@@ -285,6 +322,8 @@ class QueueState:
             "origins": list(self.origins.items()),
             "flags": self.flags,
             "refusals": [[origin, list(found.items())] for origin, found in self.refusals.items()],
+            "lanes": None if self.lanes is None else self.lanes.flat(),
+            "seen": None if self.seen is None else [self.seen.size, self.seen.ttl, self.seen.items()],
         }
         columns = [
             array("Q", (value for stretch in self.settled.stretches() for value in stretch)),
@@ -300,6 +339,8 @@ class QueueState:
     @classmethod
     def load(cls, data: bytes) -> QueueState:
         """The state that ``dump`` wrote. Raises ``ValueError`` for another version."""
+        if not data:
+            return cls()
         size = int.from_bytes(data[:4], "big")
         head = json.loads(data[4 : 4 + size])
         if head["version"] != 1:
@@ -328,6 +369,12 @@ class QueueState:
         state.index = PositionIndex(flat)
         state.counts = dict(zip(counts[0::2], counts[1::2], strict=True))
         state.origins = dict(head["origins"])
+        if head["lanes"] is not None:
+            state.lanes = Lanes.load(head["lanes"])
+        if head["seen"] is not None:
+            cache_size, ttl, items = head["seen"]
+            state.seen = SeenKeys(cache_size, ttl)
+            state.seen.restore((key, stamp) for key, stamp in items)
         state.refusals = {origin: dict(found) for origin, found in head["refusals"]}
         for position, outcome, stamp in zip(dying[0::3], dying[1::3], dying[2::3], strict=True):
             state.dying[position] = Death(Settled(outcome), stamp)

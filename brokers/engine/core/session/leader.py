@@ -11,8 +11,9 @@ from typing import ClassVar
 
 from brokers.engine.core.model import entries
 from brokers.engine.core.model.death import with_delivery_count
-from brokers.engine.core.model.delivery import UNBOUNDED, WINDOW_BYTES, Assignment, Dispatcher, Slot
+from brokers.engine.core.model.delivery import UNBOUNDED, WINDOW_BYTES, Assignment, Slot
 from brokers.engine.core.model.entries import Messages, Run, Settled
+from brokers.engine.core.model.lane_delivery import dispatcher
 from brokers.engine.core.model.queue_settings import DEFAULT, QueueSettings
 from brokers.engine.core.model.queue_state import OutOfOrder, Published, QueueState, SettledRuns
 from brokers.engine.core.session import messages as m
@@ -61,7 +62,7 @@ class QueueLeader:
         self.group = group
         self.term = term
         self.state = state
-        self.dispatcher = Dispatcher(state)
+        self.dispatcher = dispatcher(state)
         self.upkeep = Upkeep(state, self.dispatcher, read)
         self.upkeep.take_over(now)
         self.upkeep.configure(settings)
