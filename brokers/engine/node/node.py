@@ -119,16 +119,15 @@ class Node:
     def _recover(self) -> None:
         images = {image.group: image for image in self.replication.images}
         image = images.pop(METADATA_GROUP, None) or empty_image(METADATA_GROUP)
-        if image.snapshot is not None and image.snapshot.state:
-            self.service.metadata.restore(image.snapshot.state)
-        self.snapshots.metadata_applied(image.snapshot.index if image.snapshot else 0)
-        self.replication.add_group(image, founders(self))
+        snapshot = self.replication.add_group(image, founders(self))
+        if snapshot is not None and snapshot.state:
+            self.service.metadata.restore(snapshot.state)
+        self.snapshots.metadata_applied(snapshot.index if snapshot else 0)
         if image.snapshot is None:
             # Who founded the cluster is known from the log alone from now on.
             self.replication.snapshot(METADATA_GROUP, 0, b"", 1)
         for group, found in images.items():
-            self.queues.add_replica(group, restored(found.snapshot))
-            self.replication.add_group(found)
+            self.queues.add_replica(group, restored(self.replication.add_group(found)))
         for info in self.service.metadata.state.queues():
             self._queue_created(info)
 

@@ -90,12 +90,17 @@ class Replication:
         pinned = self.multi.pinned(group)
         self.log.release(group, keep_from if pinned is None else min(keep_from, pinned))
 
-    def add_group(self, image: GroupImage, founders: Membership | None = None) -> None:
-        """Take up a group that was found on disk, or a new one (with its founding members)."""
-        self.multi.add_group(image, founders)
+    def add_group(self, image: GroupImage, founders: Membership | None = None) -> Snapshot | None:
+        """Take up a group that was found on disk, or a new one (with its founding members).
+
+        Returns the snapshot that its state machine starts from; None: from nothing (the one on disk, if any,
+        rests on entries that were damaged).
+        """
+        snapshot = self.multi.add_group(image, founders)
         self._highest = max(self._highest, image.group)
         for peer, message in self._early.pop(image.group, ()):
             self.multi.receive(peer, message, self._loop.time())
+        return snapshot
 
     def receive(self, peer: int, frame: bytes) -> None:
         """A consensus message from a peer. Raises ``ValueError`` when it is malformed."""
