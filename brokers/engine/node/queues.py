@@ -25,7 +25,7 @@ from brokers.engine.node.hosts import Failover, Host, ReplicaHost, TransientHost
 from brokers.engine.node.peers import SESSION, Peers
 from brokers.engine.node.replication import Replication
 
-_to_leader = (m.Publish, m.Settle, m.Attach, m.Detach, m.Credit, m.Limit, m.Get, m.Ask, m.Resumed)
+_to_leader = tuple(QueueLeader.handlers)
 _log = logging.getLogger(__name__)
 
 
@@ -166,6 +166,10 @@ class Queues:
         if host is not None and host.leader is not None:
             host.leader.upkeep.configure(settings)
             self.mark(host)
+
+    def settings(self, group: int) -> QueueSettings | None:
+        """The settings in force of a queue, None before they are known."""
+        return self._settings.get(group)
 
     def remove(self, group: int) -> list[Consumer]:
         """The queue was deleted; its consumers on this node that are to be told."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from brokers.engine.core.model.metadata import Metadata
-from brokers.engine.node.hosts import ReplicaHost
+from brokers.engine.node.hosts import ReplicaHost, wall_clock_ms
 from brokers.engine.node.metadata_service import METADATA_GROUP
 from brokers.engine.node.queues import Queues
 from brokers.engine.node.replication import Replication
@@ -12,6 +12,10 @@ METADATA_ENTRIES = 1024
 """A snapshot of the metadata is made after so many entries."""
 QUIET = 30.0
 """Seconds between looks at queues with few new entries."""
+LOG_SHARE = 0.25
+"""Share of the room (its own and what is free) that the log may take for the sake of retention."""
+FREE_SHARE = 0.1
+"""Share of the room below which nothing is retained."""
 PER_CHECK = 16
 """Snapshots made at one check: the loop has other things to do."""
 
@@ -54,5 +58,26 @@ class Snapshots:
 
     def _make(self, host: ReplicaHost) -> None:
         state = host.state
+        state.retain_from = self._retain_from(host)
         self._replication.snapshot(host.group, state.applied, state.dump(), state.keep_from())
         host.snapshotted()
+
+    def _retain_from(self, host: ReplicaHost) -> int | None:
+        """From which position on settled messages are kept, given how much room there is."""
+        settings = self._queues.settings(host.group)
+        if settings is None:
+            return host.state.retain_from
+        share = self._share()
+        size = int(settings.retention_bytes * share)
+        return host.state.marks.keep_from(size, int(settings.retention * share), wall_clock_ms())
+
+    def _share(self) -> float:
+        """How much of the retention the disk allows: all of it, or less when the log takes too much room.
+
+        What is retained must neither fill the disk nor hold up publishers.
+        """
+        log = self._replication.log
+        used, free = log.stats().bytes, log.free_bytes()
+        if free < FREE_SHARE * (used + free):
+            return 0.0
+        return min(1.0, LOG_SHARE * (used + free) / max(1, used))

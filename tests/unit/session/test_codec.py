@@ -39,6 +39,8 @@ def instances(cls: type) -> st.SearchStrategy[m.Message]:
     own = {name: fields[kind] for name, kind in get_type_hints(cls).items()}
     if "priority" in own:
         own["priority"] = st.integers(-32768, 32767)
+    if "mode" in own:
+        own["mode"] = st.integers(0, 4)
     if "outcome" in own:
         own["outcome"] = st.integers(0, 2)
     return st.builds(cls, **own)

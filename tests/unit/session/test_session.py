@@ -134,7 +134,7 @@ class World:
 
 
 def _to_link(message: m.Message) -> bool:
-    return isinstance(message, m.Published | m.SettledTo)
+    return type(message) not in QueueLeader.handlers
 
 
 class Sessions(RuleBasedStateMachine):

@@ -222,6 +222,8 @@ QUEUE_ARGUMENTS: Mapping[str, Check] = {
     "x-single-active-consumer": _boolean,
     "x-delivery-limit": _integer,
     "x-retry-attempts": _natural,
+    "x-retention-bytes": _natural,
+    "x-retention-ms": _natural,
     "x-retry-backoff": _retry_backoff,
     "x-quorum-initial-group-size": _positive,
     "x-queue-leader-locator": _one_of(

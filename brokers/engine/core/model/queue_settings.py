@@ -12,9 +12,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from brokers.engine.core.model.arguments import Arguments
+from brokers.engine.core.model.topology import DELAY_QUEUE
 
 DELIVERY_LIMIT = 20
 """The delivery limit of a quorum queue that names none (RabbitMQ 4)."""
+RETENTION_BYTES = 1 << 30
+RETENTION = 24 * 3600 * 1000
+"""What a replicated queue keeps of settled messages: bytes, and milliseconds."""
 RETRY_BACKOFF = (1000, 5000, 30_000)
 """Milliseconds before each retry where a queue names attempts and no series."""
 
@@ -49,6 +53,11 @@ class QueueSettings:
     retry_attempts: int = 0
     retry_backoff: tuple[int, ...] = RETRY_BACKOFF
     single_active: bool = False
+    retention_bytes: int = RETENTION_BYTES
+    retention: int = RETENTION
+    """How much and how long settled messages stay readable, for replay and for reading from an offset."""
+    expires_messages: bool = True
+    """False for what waits in a delayed exchange: a message's life begins when it is let go."""
 
     @property
     def bounded(self) -> bool:
@@ -105,7 +114,10 @@ def settings(arguments: Arguments, type_: str, policy: Mapping[str, object] | No
         counts_deliveries=counts,
         retry_attempts=max(0, attempts),
         retry_backoff=source.backoff(),
+        retention_bytes=source.or_else("retention-bytes", RETENTION_BYTES),
+        retention=source.or_else("retention-ms", RETENTION),
         single_active=arguments.get("x-single-active-consumer") is True,
+        expires_messages=type_ != DELAY_QUEUE,
     )
 
 
@@ -121,6 +133,11 @@ class _Source:
         """The lower of the limits given."""
         values = [v for v in self._values(key) if isinstance(v, int) and not isinstance(v, bool)]
         return min(values, default=None)
+
+    def or_else(self, key: str, default: int) -> int:
+        """The lower of the limits given, ``default`` where none is."""
+        value = self.lower(key)
+        return default if value is None else value
 
     def text(self, key: str) -> str | None:
         """The argument, or else what the policy says."""

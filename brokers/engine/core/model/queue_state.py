@@ -19,6 +19,7 @@ from brokers.engine.core.model.entries import Run, Settled
 from brokers.engine.core.model.intervals import IntervalSet
 from brokers.engine.core.model.lanes import HEADERS_FLAG, Lanes, priority_of
 from brokers.engine.core.model.positions import PositionIndex
+from brokers.engine.core.model.retention import Marks
 
 MAX_ORIGINS = 256
 """How many origins are remembered. An origin is a node's life; the ones silent for longest are forgotten."""
@@ -112,13 +113,16 @@ class QueueState:
         "dying",
         "flags",
         "index",
+        "kept",
         "lanes",
+        "marks",
         "messages",
         "next_position",
         "origins",
         "published",
         "redelivered_below",
         "refusals",
+        "retain_from",
         "retries",
         "seen",
         "settled",
@@ -148,6 +152,11 @@ class QueueState:
         """By origin and serial: how many messages of a batch were taken, where that is not all of them."""
         self.published = 0
         self.settled_total = 0
+        self.marks = Marks()
+        self.retain_from: int | None = None
+        """Settled messages from this position on are to stay readable; None: none. Each replica's own."""
+        self.kept = 0
+        """The log of this replica still has everything from this position on."""
         self.lanes: Lanes | None = None
         """Set for a priority queue."""
         self.seen: SeenKeys | None = None
@@ -192,7 +201,7 @@ class QueueState:
         raise ValueError(f"queue entry {index} is of unknown kind {kind}; was it written by a newer version?")
 
     def _publish(self, index: int, payload: bytes) -> Published | OutOfOrder:
-        _, taken, origin, serial, size, flags, bodies = entries.publish_head(payload)
+        stamp, taken, origin, serial, size, flags, bodies = entries.publish_head(payload)
         last = self.origins.get(origin, 0)
         base = self.next_position
         if serial <= last:
@@ -210,6 +219,7 @@ class QueueState:
             self._refuse(origin, serial, taken)
         if taken:
             self.index.append(base, index, taken)
+            self.marks.publish(base, len(payload), stamp)
             self.flags = self.flags | flags if self.messages else flags
         self.next_position = base + taken
         self.messages += taken
@@ -291,9 +301,13 @@ class QueueState:
         return Postponed(runs, due)
 
     def keep_from(self) -> int:
-        """The oldest log index whose bytes an unsettled message still needs (applied + 1: none)."""
+        """The oldest log index whose bytes an unsettled or retained message needs (applied + 1: none)."""
         floor = self.settled.floor
+        if self.retain_from is not None:
+            floor = max(self.kept, min(floor, self.retain_from))
+        self.kept = floor
         self.index.trim(floor)
+        self.marks.forget_below(floor)
         if self.lanes is not None:
             self.lanes.forget(self.settled)
         if floor >= self.next_position:
@@ -302,12 +316,13 @@ class QueueState:
 
     def is_live(self, index: int, base: int, count: int) -> bool:
         """Whether any of the positions [base, base + count) of the entry at ``index`` is unsettled."""
+        if self.retain_from is not None and base + count > self.retain_from:
+            return True
         low, high = self.settled.next_gap(base, base + count)
         return low < high
 
     def dump(self) -> bytes:
         """The state as bytes: a JSON head, then packed integers."""
-        self.index.trim(self.settled.floor)
         head = {
             "version": 1,
             "applied": self.applied,
@@ -322,6 +337,8 @@ class QueueState:
             "origins": list(self.origins.items()),
             "flags": self.flags,
             "refusals": [[origin, list(found.items())] for origin, found in self.refusals.items()],
+            "kept": self.kept,
+            "marked": self.marks.total,
             "lanes": None if self.lanes is None else self.lanes.flat(),
             "seen": None if self.seen is None else [self.seen.size, self.seen.ttl, self.seen.items()],
         }
@@ -331,6 +348,7 @@ class QueueState:
             array("Q", (value for item in sorted(self.counts.items()) for value in item)),
             array("Q", (value for p, death in sorted(self.dying.items()) for value in (p, *death))),
             array("Q", (value for p, retry in sorted(self.retries.items()) for value in (p, *retry))),
+            array("Q", self.marks.flat()),
         ]
         head["columns"] = [len(column) for column in columns]
         text = json.dumps(head).encode()
@@ -351,7 +369,7 @@ class QueueState:
             column = array("Q", data[at : at + 8 * length])
             columns.append(column.tolist())
             at += 8 * length
-        stretches, flat, counts, dying, retries = columns
+        stretches, flat, counts, dying, retries, marks = columns
         state = cls()
         for name in (
             "applied",
@@ -367,6 +385,8 @@ class QueueState:
             setattr(state, name, head[name])
         state.settled = IntervalSet(head["floor"], zip(stretches[0::2], stretches[1::2], strict=True))
         state.index = PositionIndex(flat)
+        state.kept = head["kept"]
+        state.marks = Marks.load(marks, head["marked"])
         state.counts = dict(zip(counts[0::2], counts[1::2], strict=True))
         state.origins = dict(head["origins"])
         if head["lanes"] is not None:

@@ -25,6 +25,8 @@ _piece = Struct(">Q?II")
 _flat_layouts: dict[type[Any], Struct] = {
     m.Published: _two,
     m.SettledTo: _two,
+    m.Follow: Struct(">BQQQ?BQ"),
+    m.Following: Struct(">BQQQ"),
     m.Attached: Struct(">BQQ?Q"),
     m.Refused: Struct(">BQQQ"),
     m.Detach: _flagged,
@@ -54,6 +56,8 @@ _types: list[type[Any]] = [
     m.Resumed,
     m.Refused,
     m.Limit,
+    m.Follow,
+    m.Following,
 ]
 _codes = {cls: code for code, cls in enumerate(_types)}
 

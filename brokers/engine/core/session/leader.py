@@ -17,6 +17,7 @@ from brokers.engine.core.model.lane_delivery import dispatcher
 from brokers.engine.core.model.queue_settings import DEFAULT, QueueSettings
 from brokers.engine.core.model.queue_state import OutOfOrder, Published, QueueState, SettledRuns
 from brokers.engine.core.session import messages as m
+from brokers.engine.core.session.stream import Readers
 from brokers.engine.core.session.upkeep import Upkeep
 
 WATERMARK_STEP = 65_536
@@ -66,6 +67,7 @@ class QueueLeader:
         self.upkeep = Upkeep(state, self.dispatcher, read)
         self.upkeep.take_over(now)
         self.upkeep.configure(settings)
+        self.readers = Readers(state, read)
         self._joined = 0
         self.out: list[tuple[int, m.Message]] = []
         """Messages for nodes, in order."""
@@ -99,7 +101,7 @@ class QueueLeader:
 
     def receive(self, node: int, message: m.Message) -> None:
         """A link's message from ``node``."""
-        self._handlers[type(message)](self, node, message)
+        self.handlers[type(message)](self, node, message)
 
     def greet(self, node: int) -> None:
         """``node`` came (back) into reach."""
@@ -110,6 +112,8 @@ class QueueLeader:
         self._awaited.discard(node)
         for key in [key for key in self.dispatcher.slots if key[0] == node]:
             self._leave(key)
+        if self.readers.remove_node(node):
+            self._check_deserted()
         self._drop_requests(lambda n, request: n == node)
 
     def _drop_requests(self, unwanted: Callable[[int, m.Get | m.Ask], bool]) -> None:
@@ -231,12 +235,20 @@ class QueueLeader:
         if not message.resumed:
             self.out.append((node, m.Attached(self.group, message.consumer, in_use, order)))
 
+    def _follow(self, node: int, message: m.Follow) -> None:
+        position = self.readers.add((node, message.consumer), message)
+        self.deserted = False
+        self.out.append((node, m.Following(self.group, message.consumer, position)))
+
     def _in_exclusive_use(self, exclusive: bool) -> bool:
         consumers = [slot for slot in self.dispatcher.slots.values() if not slot.holder]
         return any(slot.exclusive for slot in consumers) or (exclusive and bool(consumers))
 
     def _detach(self, node: int, message: m.Detach) -> None:
         key = (node, message.consumer)
+        if self.readers.remove(key):
+            self._check_deserted()
+            return
         if message.release:
             self._drop_requests(
                 lambda n, request: isinstance(request, m.Get) and key == (n, request.consumer)
@@ -272,15 +284,21 @@ class QueueLeader:
     @property
     def consumers(self) -> int:
         """How many consumers there are, mere holders left out."""
-        return sum(1 for slot in self.dispatcher.slots.values() if not slot.holder)
+        return len(self.readers) + sum(1 for slot in self.dispatcher.slots.values() if not slot.holder)
 
     def _credit(self, node: int, message: m.Credit) -> None:
+        if (node, message.consumer) in self.readers:
+            self.readers.credit((node, message.consumer), message.amount, message.size)
+            return
         slot = self.dispatcher.slots.get((node, message.consumer))
         if slot is not None:
             slot.credit += message.amount
             slot.room += message.size
 
     def _limit(self, node: int, message: m.Limit) -> None:
+        if (node, message.consumer) in self.readers:
+            self.readers.limit((node, message.consumer), message.prefetch, message.windowed)
+            return
         slot = self.dispatcher.slots.get((node, message.consumer))
         if slot is None or slot.holder:
             return
@@ -332,10 +350,11 @@ class QueueLeader:
         if message.term == self.term:
             self._awaited.discard(node)
 
-    _handlers: ClassVar[dict[type, Callable[..., None]]] = {
+    handlers: ClassVar[dict[type[m.Message], Callable[..., None]]] = {
         m.Publish: _publish,
         m.Settle: _settle,
         m.Attach: _attach,
+        m.Follow: _follow,
         m.Detach: _detach,
         m.Credit: _credit,
         m.Limit: _limit,
@@ -387,10 +406,19 @@ class QueueLeader:
         more |= self.upkeep.end(done, self.consumers)
         if self._gets and not holds:
             self._serve_gets()
+        if self.readers:
+            more |= self._pump_readers()
         asks, self._asks = self._asks, []
         for node, ask in asks:
             self._serve_ask(node, ask)
         return more or bool(dispatcher.expired)
+
+    def _pump_readers(self) -> bool:
+        before = self.readers.delivered
+        out, more = self.readers.pump()
+        self.delivered += self.readers.delivered - before
+        self.out += [(node, message._replace(group=self.group)) for node, message in out]
+        return more
 
     def _hand_out(self) -> bool:
         pieces: dict[tuple[int, int], list[m.Piece]] = {}

@@ -16,6 +16,7 @@ from brokers.engine.core.model import entries
 from brokers.engine.core.model.delivery import WINDOW_BYTES
 from brokers.engine.core.model.intervals import runs
 from brokers.engine.core.session import messages as m
+from brokers.engine.core.session.stream import OFFSET, Start, parse_offset
 
 BATCH_BYTES = 512 * 1024
 BATCH_MESSAGES = 4096
@@ -56,7 +57,7 @@ class Load:
 class Membership:
     """A consumer as its link knows it."""
 
-    __slots__ = ("consumer", "drained", "drained_bytes", "holder", "joined", "order", "windowed")
+    __slots__ = ("consumer", "drained", "drained_bytes", "holder", "joined", "order", "start", "windowed")
 
     def __init__(self, consumer: Consumer, *, holder: bool = False) -> None:
         self.consumer = consumer
@@ -66,6 +67,9 @@ class Membership:
         """Takes the answer to the attachment, once."""
         self.order = 0
         """See ``messages.Attached``."""
+        offset = None if holder else consumer.arguments.get(OFFSET)
+        self.start = None if offset is None else parse_offset(offset)
+        """Where a reader begins, or goes on with another leader; None for a consumer that takes."""
         self.drained = 0
         """Messages its socket has taken and the leader doesn't know of yet."""
         self.drained_bytes = 0
@@ -168,8 +172,12 @@ class QueueLink:
         if self.leader is not None:
             self._send(self.leader, self._attachment(number, member))
 
-    def _attachment(self, number: int, member: Membership) -> m.Attach:
+    def _attachment(self, number: int, member: Membership) -> m.Attach | m.Follow:
         consumer = member.consumer
+        if member.start is not None:
+            credit = WINDOW if member.windowed else max(0, consumer.prefetch - consumer.unsettled)
+            member.drained = member.drained_bytes = 0
+            return m.Follow(self.group, number, credit, member.windowed, *member.start)
         outstanding = [] if consumer.no_ack else runs(sorted(consumer.outstanding()))
         held = sum(end - first for first, end in outstanding)
         credit = WINDOW if member.windowed else max(0, consumer.prefetch - held)
@@ -197,7 +205,10 @@ class QueueLink:
         self.flush()  # what it has settled was settled under the limit there was
         member.windowed = consumer.no_ack or not consumer.prefetch
         member.drained = member.drained_bytes = 0
-        self._tell(m.Limit(self.group, number, consumer.prefetch or WINDOW, member.windowed))
+        prefetch = consumer.prefetch or WINDOW
+        if member.start is not None and not member.windowed:
+            prefetch = max(0, prefetch - consumer.unsettled)
+        self._tell(m.Limit(self.group, number, prefetch, member.windowed))
 
     def cancel(self, consumer: Consumer) -> None:
         """Nothing more for this consumer; it keeps what it holds."""
@@ -207,7 +218,7 @@ class QueueLink:
         if member is None:
             return
         member.holder = True
-        if not consumer.unsettled:
+        if not consumer.unsettled or member.start is not None:
             del self._members[number]
         self._tell(m.Detach(self.group, number, False))
 
@@ -221,6 +232,9 @@ class QueueLink:
 
     def settle(self, consumer: Consumer, positions: Sequence[int], outcome: Outcome) -> None:
         """See ``port.Queue``."""
+        if OFFSET in consumer.arguments:
+            self._read_on(_number(consumer), len(positions))
+            return
         key = (_number(consumer), outcome)
         pending = self._settling.get(key)
         if pending is None:
@@ -230,6 +244,12 @@ class QueueLink:
         if not self._dirty:
             self._dirty = True
             self._mark(self)
+
+    def _read_on(self, number: int, settled: int) -> None:
+        """A reader has settled messages: that makes room for more, and takes nothing out of the queue."""
+        member = self._members.get(number)
+        if member is not None and not member.windowed:
+            self._tell(m.Credit(self.group, number, settled, 0))
 
     def get(
         self, consumer: Consumer, number: int, no_ack: bool, done: Callable[[Delivery | None, int], None]
@@ -347,6 +367,15 @@ class QueueLink:
             del self._members[message.consumer]
         joined(message.in_use)
 
+    def _following(self, node: int, message: m.Following) -> None:
+        member = self._members.get(message.consumer)
+        if member is None:
+            return
+        member.start = (Start.POSITION, message.position)
+        if member.joined is not None:
+            joined, member.joined = member.joined, None
+            joined(False)
+
     def _deliver(self, node: int, message: m.Deliver) -> None:
         if node != self.leader:
             return
@@ -355,6 +384,8 @@ class QueueLink:
             self._return_unwanted(message)
             return
         batch = _deliveries(message.pieces)
+        if member.start is not None:
+            member.start = (Start.POSITION, batch[-1][0] + 1)
         if member.windowed:
             member.drained += len(batch)
             member.drained_bytes += sum(len(data) for _, _, _, data in message.pieces)
@@ -407,6 +438,7 @@ class QueueLink:
         m.Refused: _refused,
         m.SettledTo: _settled_to,
         m.Attached: _attached,
+        m.Following: _following,
         m.Deliver: _deliver,
         m.Got: _got,
         m.Answer: _answer,

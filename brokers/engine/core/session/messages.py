@@ -88,6 +88,28 @@ class Attached(NamedTuple):
     order: int
 
 
+class Follow(NamedTuple):
+    """Link to leader: a consumer reads the queue like a stream, see ``stream.Start`` for ``mode``.
+
+    For ``credit`` and ``windowed`` see ``Attach``; its settlements are said as ``Credit``.
+    """
+
+    group: int
+    consumer: int
+    credit: int
+    windowed: bool
+    mode: int
+    value: int
+
+
+class Following(NamedTuple):
+    """Leader to link: the reader is in and begins at ``position``."""
+
+    group: int
+    consumer: int
+    position: int
+
+
 class Detach(NamedTuple):
     """Link to leader: send this consumer nothing more; with ``release``, it gives back what it holds."""
 
@@ -183,6 +205,8 @@ Message = (
     | SettledTo
     | Attach
     | Attached
+    | Follow
+    | Following
     | Detach
     | Credit
     | Limit

@@ -240,7 +240,9 @@ class Upkeep:
             self._dispatcher.restore(heappop(self._waiting)[1])
         while self._put_off and self._put_off[0][0] <= now:
             self._letters.extend(heappop(self._put_off)[1])
-        expiring = self.settings.ttl is not None or self._state.flags & EXPIRATION
+        expiring = self.settings.expires_messages and (
+            self.settings.ttl is not None or self._state.flags & EXPIRATION
+        )
         self._dispatcher.judge = self._judge if expiring else None
 
     def end(self, done: bool, consumers: int) -> bool:
