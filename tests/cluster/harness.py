@@ -65,6 +65,14 @@ class Cluster:
         """The nodes whose process has not ended."""
         return [name for name, process in self._processes.items() if process.poll() is None]
 
+    def home_of(self, name: str) -> Path:
+        """The MQ_HOME of the node called ``name``: that of all, unless a test sets them apart."""
+        return self.config.home
+
+    def env_of(self, name: str) -> dict[str, str]:
+        """What the node called ``name`` has in its environment beside what all have."""
+        return {}
+
     # --- what is done to nodes ------------------------------------------------------------------------
 
     def start(self) -> Self:
@@ -86,11 +94,11 @@ class Cluster:
                 [
                     sys.executable,
                     *("-m", "brokers.engine.node"),
-                    *("--home", str(self.config.home)),
+                    *("--home", str(self.home_of(name))),
                     *("--name", name),
                 ],
                 cwd=PROJECT_ROOT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **self._env},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **self._env, **self.env_of(name)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -71,6 +71,8 @@ class Traffic:
     def __init__(self, queue: str) -> None:
         self.queue = queue
         self.history = History()
+        self.window = WINDOW
+        """Messages of a publisher that wait for their confirm at most."""
         self._stop_publishing = threading.Event()
         self._stop_consuming = threading.Event()
         self._publishers: list[threading.Thread] = []
@@ -147,7 +149,7 @@ class Traffic:
                     return
                 frames = []
                 fresh = []
-                while len(tags) < WINDOW and not stopping:
+                while len(tags) < self.window and not stopping:
                     tag += 1
                     tags[tag] = number = next(numbers)
                     fresh.append((publisher, number))

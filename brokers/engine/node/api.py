@@ -12,6 +12,8 @@ from brokers.engine.control import protocol
 from brokers.engine.control.protocol import ControlError
 from brokers.engine.core.model.topology import QueueInfo
 from brokers.engine.core.raft.types import Refused
+from brokers.engine.node.admin_api import AdminApi
+from brokers.engine.node.digest import digest
 from brokers.engine.node.peers import JSON
 from brokers.engine.node.view import ClusterView
 
@@ -40,7 +42,9 @@ class NodeApi:
             "snapshot": self._snapshot,
             "queue": self._queue,
             "transfer_leadership": self._transfer,
+            "digest": self._digest,
             "shutdown": self._shut_down,
+            **AdminApi(node, self._ask_peer).methods,
         }
         node.on_json = self._on_json
 
@@ -69,6 +73,13 @@ class NodeApi:
         info = self._info(params)
         self.view.refresh()
         return self.view.queue(info.vhost, info.name)
+
+    async def _digest(self, params: Params) -> object:
+        info = self._info(params)
+        host = self._node.queues.hosts.get(info.group)
+        if host is None:
+            raise ControlError(protocol.NOT_FOUND, f"{self._node.me.name} has no replica of {info.name!r}")
+        return digest(host)
 
     async def _shut_down(self, params: Params) -> object:
         self._shutdown()

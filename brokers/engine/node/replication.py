@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,9 @@ from brokers.engine.core.raft.multi import Multi
 from brokers.engine.core.raft.records import Entry, GroupImage, Snapshot
 from brokers.engine.core.raft.types import Membership, RoleChange, Settings
 from brokers.engine.node.peers import RAFT, Peers
+from brokers.engine.storage.disk import Disk
 from brokers.engine.storage.log import Log
+from brokers.engine.storage.powercut import TracingDisk
 from brokers.engine.storage.settings import LogSettings
 
 APPLY_BYTES = 4 << 20
@@ -25,7 +28,15 @@ MAX_EARLY = 256
 STALL = 1.0
 """Seconds that a sync may take before this node gives up its leaderships."""
 
+TRACE = "MQ_TEST_TRACE"
+"""Environment variable for tests: a file in which the log notes what is durable (``storage/powercut.py``)."""
+
 _log = logging.getLogger(__name__)
+
+
+def _disk() -> Disk | None:
+    trace = os.environ.get(TRACE)
+    return TracingDisk(Path(trace)) if trace else None
 
 
 class StateMachines(Protocol):
@@ -59,6 +70,7 @@ class Replication:
             settings=LogSettings(),
             on_synced=self._synced_in_thread,
             on_failure=self._failed_in_thread,
+            disk=_disk(),
         )
         self.multi = Multi(me, boot, self.log, random.Random(), Settings())  # noqa: S311  # time-outs only
         self._synced = 0
