@@ -114,3 +114,31 @@ def test_consumer_that_does_not_read_costs_no_memory(cluster: Cluster) -> None:
     for name in cluster.names:
         grown = memory(cluster, name) - before[name]
         assert grown < 150 << 20, f"{name} grew by {grown >> 20} MiB for {size * count >> 20} MiB of backlog"
+
+
+def test_backlog_larger_than_what_is_kept_in_memory_is_served_from_disk(cluster: Cluster) -> None:
+    size, count = 128 * 1024, 3200
+    publisher = RawClient(cluster.node("node1").amqp)
+    publisher.declare(QUEUE)
+    publisher.confirm()
+    before = {name: memory(cluster, name) for name in cluster.names}
+    message = publisher.publish_frames(QUEUE, b"z" * size)
+    for _ in range(count // 100):
+        publisher.socket.sendall(message * 100)
+        confirmed = 0
+        while confirmed < 100:
+            tag = int.from_bytes(publisher.expect(60, 80)[:8], "big")
+            confirmed = tag % 100 or 100
+    grown = {name: memory(cluster, name) - before[name] for name in cluster.names}
+    assert max(grown.values()) < 200 << 20, f"grew by {grown} for {size * count} bytes of backlog"
+
+    connection = pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", cluster.node("node3").amqp))
+    channel = connection.channel()
+    channel.basic_qos(prefetch_count=50)
+    for got, (method, _, body) in enumerate(channel.consume(QUEUE), 1):
+        assert len(body) == size
+        channel.basic_ack(method.delivery_tag)
+        if got == count:
+            break
+    grown = {name: memory(cluster, name) - before[name] for name in cluster.names}
+    assert max(grown.values()) < 200 << 20, f"grew by {grown} while {size * count} bytes were consumed"
