@@ -61,7 +61,7 @@ class Channel:
         """The last delivery tag given out."""
         self.prefetch = 0
         """The limit of each consumer started from now on (qos global=False), 0 for none."""
-        self.shared = SharedPrefetch(self)
+        self.shared = SharedPrefetch(self.unacked)
         self.last_queue = ""
         """The queue declared last: what an empty queue name means."""
         self._assembly: Assembly | None = None

@@ -7,11 +7,10 @@ What that is too much for the channel waits here until acknowledgements make roo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from brokers.engine.core.amqp.channel import Channel
     from brokers.engine.core.amqp.consumer import Consumer
     from brokers.engine.core.amqp.port import Delivery
 
@@ -19,10 +18,10 @@ if TYPE_CHECKING:
 class SharedPrefetch:
     """The limit of one channel. Consumers without acknowledgements and ``basic.get`` are outside of it."""
 
-    __slots__ = ("_channel", "fetched", "held", "limit")
+    __slots__ = ("_unacked", "fetched", "held", "limit")
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
+    def __init__(self, unacked: Sized) -> None:
+        self._unacked = unacked
         self.limit = 0
         """How many messages the channel's consumers may hold unsettled together, 0 for no limit."""
         self.held: deque[tuple[Consumer, Delivery]] = deque()
@@ -45,8 +44,8 @@ class SharedPrefetch:
 
     def refill(self) -> None:
         """Send what waits, oldest first, as far as there is room."""
-        channel, held, limit = self._channel, self.held, self.limit
-        while held and (not limit or len(channel.unacked) - self.fetched < limit):
+        unacked, held, limit = self._unacked, self.held, self.limit
+        while held and (not limit or len(unacked) - self.fetched < limit):
             consumer, delivery = held.popleft()
             consumer.held -= 1
             consumer.unsettled -= 1
