@@ -59,7 +59,8 @@ class Snapshots:
     def _make(self, host: ReplicaHost) -> None:
         state = host.state
         state.retain_from = self._retain_from(host)
-        self._replication.snapshot(host.group, state.applied, state.dump(), state.keep_from())
+        keep_from = state.keep_from()  # first: what it lets go of must not be in the snapshot
+        self._replication.snapshot(host.group, state.applied, state.dump(), keep_from)
         host.snapshotted()
 
     def _retain_from(self, host: ReplicaHost) -> int | None:
