@@ -20,6 +20,64 @@ transfer_leadership  {"vhost", "name", "target"}      {"from", "to", "unavailabl
 shutdown             {}                               {}; the answering node hands over and exits 0
 ==================== ================================ ==================================================
 
+What an operator sets; the same on every node, and in force when the call returns. ``vhost`` is ``/`` where it
+is left out; ``?`` marks what may be. A call that changes something gives {} or what is said. Errors:
+``bad-params`` for what makes no sense, ``not-found``, ``conflict`` (with RabbitMQ's text), ``no-quorum``.
+
+========================= ======================================== =======================================
+method                    params                                   result
+========================= ======================================== =======================================
+list_users                {}                                       [{"name", "tags", "has_password"}]
+set_user                  {"name", "password"?, "password_hash"?,  {"created"}; what is left out stays; open
+                          "tags"?}                                 connections end with the old password
+delete_user               {"name"}                                 its connections are closed
+list_permissions          {"user"?, "vhost"?}                      [{"user", "vhost", "configure", "write",
+                                                                   "read"}]
+set_permissions           a row of these
+delete_permissions        {"user", "vhost"}
+list_topic_permissions    {"user"?, "vhost"?}                      [{"user", "vhost", "exchange", "write",
+                                                                   "read"}]
+set_topic_permissions     a row of these
+delete_topic_permissions  {"user", "vhost", "exchange"?}
+list_vhosts               {}                                       [{"name", "description", "tags",
+                                                                   "limits", "queues"}]
+set_vhost                 {"name", "description"?, "tags"?}        {"created"}
+delete_vhost              {"name"}                                 its connections are closed
+list_vhost_limits         {"vhost"?}                               [{"vhost", "limits"}]
+set_vhost_limits          {"vhost", "limits"}                      limits: max-connections, max-queues; below
+                                                                   0 is none; others stay
+delete_vhost_limits       {"vhost"}
+list_policies             {"vhost"?}                               [{"vhost", "name", "pattern", "apply_to",
+                                                                   "priority", "definition"}]
+set_policy                a row of these; apply_to (all) and priority (0) may be left out
+delete_policy             {"vhost"?, "name"}
+..._operator_policy/ies   the same for operator policies, which set limits only
+effective_policy          {"vhost"?, "name"} of a queue            {"policy": row | null,
+                                                                   "operator_policy": row | null}
+declare_queue             {"vhost"?, "name", "durable"? (true),    {"name"}
+                          "auto_delete"?, "arguments"?}
+delete_queue              {"vhost"?, "name", "if_unused"?,         {"messages"}
+                          "if_empty"?}
+purge_queue               {"vhost"?, "name"}                       {"messages"}
+declare_exchange          {"vhost"?, "name", "type"? (direct), "durable"? (true), "auto_delete"?,
+                          "internal"?, "arguments"?}
+delete_exchange           {"vhost"?, "name", "if_unused"?}
+list_bindings             {"vhost"?}                               [{"vhost", "source", "kind": "queue" |
+                                                                   "exchange", "destination",
+                                                                   "routing_key", "arguments"}]
+bind, unbind              a row of these
+publish                   {"vhost"?, "exchange"?, "routing_key"?,  {"routed"}, once all queues have committed
+                          "payload", "payload_encoding"?           the message
+                          ("string" | "base64"), "properties"?}
+peek                      {"vhost"?, "name", "count"? (10),        {"messages": [{"position", "at",
+                          "max_bytes"? (65536)}                    "redelivered", "state": "ready" |
+                                                                   "unacked", "exchange", "routing_key",
+                                                                   "properties", "headers", "payload",
+                                                                   "payload_encoding", "payload_bytes",
+                                                                   "truncated"}]}; nothing changes by it
+close_connection          {"id", "reason"?}                        the client is told 320 and the reason
+========================= ======================================== =======================================
+
 Snapshot::
 
     {"version": 1,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
-import logging
 import secrets
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
@@ -39,10 +38,13 @@ from brokers.engine.core.model.handlers import (
     usable_queue,
 )
 from brokers.engine.core.model.hashing import MessageHeaders
-from brokers.engine.core.model.passwords import NOBODY, verify_password
+from brokers.engine.core.model.metadata import Result
+from brokers.engine.core.model.policies import MAX_CONNECTIONS
 from brokers.engine.core.model.routing import needs_headers, route
 from brokers.engine.core.model.sender_routes import BCC, sender_routes
 from brokers.engine.core.model.topology import DEFAULT_EXCHANGE, QueueInfo
+from brokers.engine.core.session.stream import OFFSET, parse_offset
+from brokers.engine.node.logins import Logins
 from brokers.engine.node.metadata_service import MetadataService
 from brokers.engine.node.queues import Queues
 from brokers.engine.node.replies import ADDRESS_PREFIX, Replies, ReplyTarget
@@ -58,7 +60,6 @@ from brokers.engine.node.targets import (
 
 PATIENCE = 15.0
 """Seconds that a client waits for a queue or cluster without a leader before it is refused."""
-LOOPBACK_USERS = frozenset({"guest"})
 COMPATIBLE_VERSION = "3.13.7"
 """The version of RabbitMQ whose behaviour clients may count on."""
 
@@ -73,8 +74,6 @@ CAPABILITIES = {
     "per_consumer_qos": True,
     "direct_reply_to": True,
 }
-
-_log = logging.getLogger(__name__)
 
 
 class NodeBroker:
@@ -108,8 +107,9 @@ class NodeBroker:
         self._next_connection = 0
         self._next_consumer = 0
         self._gathers: WeakKeyDictionary[Channel, Gather] = WeakKeyDictionary()
-        self._verified: dict[str, bytes] = {}
-        self._verify_key = secrets.token_bytes(32)
+        self._logins = Logins(self._metadata, loop)
+        self.elsewhere: dict[int, Counter[str]] = {}
+        """Connections per vhost on other nodes, as these last told."""
         self._nowhere = NoTarget()
         self._properties: dict[str, object] = {
             "product": "RabbitMQ",  # why: docs/decisions/0030-presented-as-rabbitmq.md
@@ -138,39 +138,49 @@ class NodeBroker:
     def authenticate(
         self, connection: Connection, user: str, password: str, done: Callable[[AmqpError | None], None]
     ) -> None:
-        """See ``port.Broker``. The hash is computed off the loop; what was right once is remembered."""
-        known = self._metadata.state.users.get(user)
-        stored = known.password_hash if known is not None and known.password_hash else NOBODY
-        proof = hmac.digest(self._verify_key, f"{user}\0{stored}\0{password}".encode(), "sha256")
-        refusal = errors.login_refused(connection.mechanism)
-        if user in LOOPBACK_USERS and not connection.loopback:
-            _log.warning("login of %r from %s refused: loopback only", user, connection.peer)
-            done(refusal)
-            return
-        if hmac.compare_digest(self._verified.get(user, b""), proof):
-            done(None)
-            return
-
-        def verified(future: asyncio.Future[bool]) -> None:
-            if future.exception() is None and future.result():
-                self._verified[user] = proof
-                done(None)
-                return
-            if future.exception() is not None:
-                _log.error("password hash of %r cannot be checked: %s", user, future.exception())
-            _log.warning("login of %r from %s refused: wrong user or password", user, connection.peer)
-            done(refusal)
-
-        self._loop.run_in_executor(None, verify_password, password, stored).add_done_callback(verified)
+        """See ``port.Broker``."""
+        self._logins.check(connection, user, password, done)
 
     def open(self, connection: Connection, vhost: str, done: Callable[[AmqpError | None], None]) -> None:
         """See ``port.Broker``."""
         try:
             self._metadata.check_open(connection.user, vhost)
+            self._check_connections(connection, vhost)
         except AmqpError as error:
             done(error)
         else:
             done(None)
+
+    def _check_connections(self, connection: Connection, vhost: str) -> None:
+        """Raises ``AmqpError`` 530 when the vhost has as many connections as it may. What other nodes have is
+        known with the delay of their reports: together they may let in a few more."""
+        limit = self._metadata.state.vhosts[vhost].limits.get(MAX_CONNECTIONS, -1)
+        if limit < 0:
+            return
+        mine = sum(1 for other in self.connections if other.vhost == vhost)
+        live = self._live_nodes()
+        others = sum(counts[vhost] for node, counts in self.elsewhere.items() if node in live)
+        if mine + others >= limit:
+            raise errors.not_allowed(
+                f"access to vhost '{vhost}' refused for user '{connection.user}': "
+                f"connection limit ({limit}) is reached"
+            )
+
+    def disconnect(self, meant: Callable[[Connection], bool], why: str) -> int:
+        """Close the connections that are ``meant``, telling them ``why``; how many that were."""
+        found = [connection for connection in self.connections if meant(connection)]
+        for connection in found:
+            connection.close(320, f"CONNECTION_FORCED - {why}")
+        return len(found)
+
+    def administer(self, vhost: str, method: Method, done: Done) -> None:
+        """Do what a method says on behalf of the cluster's operators, whom no permission binds."""
+        context = Context(vhost, None, "", self._node, _new_name, self._live_nodes)
+        self._follow(decide(self._metadata, context, method), done)
+
+    def submit(self, command: commands.Command, done: Callable[[Result | AmqpError], None]) -> None:
+        """Have a command applied by the cluster; an error when that takes longer than a client's patience."""
+        self._submit(command, done, done)  # type: ignore[arg-type]  # refusals are errors, never methods
 
     def closed(self, connection: Connection) -> None:
         """See ``port.Broker``."""
@@ -194,7 +204,7 @@ class NodeBroker:
             connection.user,
             self.connections.get(connection, ""),
             self._node,
-            lambda prefix: f"{prefix}-{secrets.token_urlsafe(16)}",
+            _new_name,
             self._live_nodes,
             channel.last_queue,
         )
@@ -205,7 +215,7 @@ class NodeBroker:
         """See ``port.Broker``."""
         exchange, key = names(route)
         connection = channel.connection
-        vhost = publishable(self._metadata, connection.vhost, connection.user, exchange)
+        vhost = publishable(self._metadata, connection.vhost, connection.user, exchange, (key,))
         if key.startswith(ADDRESS_PREFIX) and exchange == DEFAULT_EXCHANGE:
             return ReplyTarget(self._replies, key)
         if needs_headers(vhost, exchange):
@@ -221,7 +231,7 @@ class NodeBroker:
         keys = sender_routes(properties.headers)
         if keys:
             exchange, key = names(route)
-            publishable(self._metadata, connection.vhost, connection.user, exchange)
+            publishable(self._metadata, connection.vhost, connection.user, exchange, (key, *keys))
             target: Target = self._target(connection.vhost, exchange, key, header, keys)
         else:
             target = connection.routes.get(route) or channel.resolve(route)
@@ -346,6 +356,7 @@ class NodeBroker:
         context = self._context(channel)
         try:
             info = usable_queue(self._metadata, context, queue_name(context, method.queue))
+            check_offset(consumer.arguments)
         except AmqpError as error:
             done(error)
             return
@@ -410,6 +421,19 @@ class NodeBroker:
         link = getattr(consumer, "queue", None)
         if link is not None and self._queues.links.get(link.group) is link:
             act(link)
+
+
+def check_offset(arguments: Mapping[str, object]) -> None:
+    """Raises ``AmqpError`` 406 for an ``x-stream-offset`` that means nothing."""
+    if OFFSET in arguments:
+        try:
+            parse_offset(arguments[OFFSET])
+        except ValueError as error:
+            raise errors.precondition_failed(str(error)) from None
+
+
+def _new_name(prefix: str) -> str:
+    return f"{prefix}-{secrets.token_urlsafe(16)}"
 
 
 def _unavailable(info: QueueInfo) -> AmqpError:

@@ -182,7 +182,7 @@ class Releaser:
 
 
 class Delays:
-    """All delayed exchanges of the cluster; those whose waiting messages are led from here have a releaser."""
+    """All delayed exchanges of the cluster; those that are led from here have a releaser."""
 
     def __init__(self, metadata: Metadata, queues: Queues, loop: asyncio.AbstractEventLoop) -> None:
         self._metadata = metadata

@@ -18,6 +18,7 @@ from brokers.engine.core.amqp.consumer import Consumer
 from brokers.engine.core.model import commands, events
 from brokers.engine.core.model.metadata import Metadata
 from brokers.engine.core.model.passwords import SALT_BYTES, hash_password
+from brokers.engine.core.model.policies import policy_definition
 from brokers.engine.core.model.queue_settings import settings
 from brokers.engine.core.model.queue_state import QueueState
 from brokers.engine.core.model.topology import DELAY_QUEUE, NodeInfo, QueueInfo
@@ -338,11 +339,28 @@ class Node:
             self._queue_deleted(event.info)
         elif isinstance(event, events.QueueChanged):
             self.memberships.queue_changed(event.before, event.after)
+        elif isinstance(event, events.PoliciesChanged):
+            vhost = self.service.metadata.state.vhosts.get(event.vhost)
+            for info in vhost.queues.values() if vhost is not None else ():
+                self._configure(info)
+        elif isinstance(event, events.UserDeleted):
+            self.broker.disconnect(lambda c: c.user == event.name, f"user '{event.name}' was deleted")
+        elif isinstance(event, events.UserChanged) and event.password:
+            why = f"password of user '{event.name}' was changed"
+            self.broker.disconnect(lambda c: c.user == event.name, why)
+        elif isinstance(event, events.VHostDeleted):
+            self.broker.disconnect(lambda c: c.vhost == event.name, f"vhost '{event.name}' is deleted")
+
+    def _configure(self, info: QueueInfo) -> None:
+        """Put what the queue's arguments and the policies of its vhost ask for into force."""
+        vhost = self.service.metadata.state.vhosts.get(info.vhost)
+        policy = policy_definition(vhost, info) if vhost is not None else {}
+        self.queues.configure(info.group, settings(info.arguments, info.type, policy))
 
     def _queue_created(self, info: QueueInfo) -> None:
         if info.type == DELAY_QUEUE:
             self.delays.add(info.group)
-        self.queues.configure(info.group, settings(info.arguments, info.type))
+        self._configure(info)
         self.queues.announce(info)
         if info.home == self.me.id:
             self.queues.add_transient(info)

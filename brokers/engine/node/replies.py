@@ -38,6 +38,9 @@ class ReplyQueue:
     name = DIRECT_REPLY_TO
     group = -1
 
+    def limit(self, consumer: Consumer) -> None:
+        """See ``port.Queue``. Replies are not limited."""
+
     def settle(self, consumer: Consumer, positions: Sequence[int], outcome: Outcome) -> None:
         """See ``port.Queue``. Replies need no acknowledgement."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,7 @@ class ClusterView:
         self._node_reports[node] = report["node"]
         self._node.pressure.peer_alarms(node, frozenset(report["node"]["alarms"]))
         self._connections[node] = report["connections"]
+        self._node.broker.elsewhere[node] = Counter(row["vhost"] for row in report["connections"])
         for row in report["queues"]:
             known = self._reported.get(row["group"])
             if known is None or known["term"] <= row["term"]:

@@ -17,7 +17,7 @@ from brokers.engine.core.amqp.control import control_frame
 from brokers.engine.core.amqp.errors import AmqpError, channel_error, not_allowed
 from brokers.engine.core.amqp.frames import HEARTBEAT, frame_not_expected, method_frame, unknown_frame
 from brokers.engine.core.amqp.inbox import Inbox
-from brokers.engine.core.amqp.sasl import MECHANISMS
+from brokers.engine.core.amqp.sasl import EXTERNAL, MECHANISMS
 from brokers.engine.core.amqp.scanner import scan
 from brokers.engine.core.amqp.settings import ConnectionSettings
 from brokers.engine.core.amqp.states import ConnectionState
@@ -66,6 +66,8 @@ class Connection:
         self.user = ""
         self.vhost = ""
         self.mechanism = ""
+        self.certified = ""
+        """The user that the client's TLS certificate names, empty without one; set by the driver."""
         self.client_properties: Table = {}
         self.channels: dict[int, Channel] = {}
         self.routes: dict[bytes, Target] = {}
@@ -226,8 +228,11 @@ class Connection:
             return b""
         self.state = ConnectionState.STARTING
         properties = dict(self.broker.server_properties())
-        self.send(m.ConnectionStart(0, 9, properties, " ".join(MECHANISMS).encode(), b"en_US"))
+        self.send(m.ConnectionStart(0, 9, properties, self._mechanisms(), b"en_US"))
         return buf[size:]
+
+    def _mechanisms(self) -> bytes:
+        return " ".join((*MECHANISMS, EXTERNAL) if self.certified else MECHANISMS).encode()
 
     def frame(self, kind: int, number: int, payload: bytes) -> None:
         """Take one frame. What is wrong with it closes the channel or the connection."""

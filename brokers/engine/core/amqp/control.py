@@ -14,7 +14,7 @@ from brokers.engine.core.amqp.constants import (
 )
 from brokers.engine.core.amqp.errors import AmqpError, channel_error, not_allowed
 from brokers.engine.core.amqp.frames import frame_not_expected, unknown_frame
-from brokers.engine.core.amqp.sasl import credentials
+from brokers.engine.core.amqp.sasl import EXTERNAL, credentials
 from brokers.engine.core.amqp.states import ConnectionState
 
 if TYPE_CHECKING:
@@ -54,7 +54,10 @@ def _start_ok(connection: Connection, method: m.ConnectionStartOk) -> None:
     """Check the password; ``connection.tune`` follows, now or later."""
     connection.client_properties = method.client_properties
     connection.mechanism = method.mechanism
-    user, password = credentials(method.mechanism, method.response)
+    if method.mechanism == EXTERNAL and connection.certified:
+        user, password = connection.certified, ""
+    else:
+        user, password = credentials(method.mechanism, method.response)
     resume = connection.stall()
 
     def done(refusal: AmqpError | None) -> None:

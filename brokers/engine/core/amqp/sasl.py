@@ -6,6 +6,8 @@ from brokers.engine.core.amqp.errors import AmqpError, command_invalid, syntax_e
 from brokers.engine.core.amqp.table import decode_table
 
 MECHANISMS = ("PLAIN", "AMQPLAIN")
+EXTERNAL = "EXTERNAL"
+"""Offered besides to clients whose TLS certificate says who they are (RFC 4422, appendix A)."""
 
 
 def credentials(mechanism: str, response: bytes) -> tuple[str, str]:

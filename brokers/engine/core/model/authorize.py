@@ -12,13 +12,21 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from brokers.engine.core.amqp import errors
-from brokers.engine.core.model.topology import DEFAULT_EXCHANGE, RESERVED_PREFIX, Kind, Permission
+from brokers.engine.core.model.topology import (
+    DEFAULT_EXCHANGE,
+    RESERVED_PREFIX,
+    Kind,
+    Permission,
+    TopicPermission,
+)
 
 DEFAULT_EXCHANGE_NAME = "amq.default"
 """What the nameless exchange is called in permissions and texts about them."""
 
 Permissions = Mapping[str, Mapping[str, Permission]]
 """Permissions by user and vhost."""
+TopicPermissions = Mapping[str, Mapping[str, Mapping[str, TopicPermission]]]
+"""Topic permissions by user, vhost and exchange."""
 
 
 NOTHING = re.compile(r"(?!)")
@@ -73,6 +81,23 @@ class Authorizer:
         shown = _public(kind, name)
         if compile_pattern(pattern).search(shown) is None:
             raise errors.permission_refused(kind, shown, self._vhost, self._user)
+
+
+def check_topic(
+    permissions: TopicPermissions, user: str, vhost: str, exchange: str, key: str, *, write: bool
+) -> None:
+    """Whether ``user`` may publish (``write``) or bind with routing key ``key`` at a topic exchange: always
+    where no topic permission is set for it. Raises ``AmqpError`` 403."""
+    granted = permissions.get(user, {}).get(vhost, {}).get(exchange)
+    if granted is None:
+        return
+    pattern = granted.write if write else granted.read
+    for name, value in (("{username}", user), ("{vhost}", vhost)):
+        pattern = pattern.replace(name, re.escape(value))
+    if compile_pattern(pattern).search(key) is None:
+        raise errors.access_refused(
+            f"access to topic '{key}' in exchange '{exchange}' in vhost '{vhost}' refused for user '{user}'"
+        )
 
 
 def _public(kind: Kind, name: str) -> str:

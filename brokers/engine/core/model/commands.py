@@ -14,6 +14,8 @@ from brokers.engine.core.model.arguments import arguments_to_json
 from brokers.engine.core.model.authorize import check_pattern
 from brokers.engine.core.model.events import Reason
 from brokers.engine.core.model.passwords import parse
+from brokers.engine.core.model.policies import Policy
+from brokers.engine.core.model.policy_checks import check_limits, check_policy
 from brokers.engine.core.model.topology import Binding, Exchange, NodeInfo, QueueInfo
 
 Command = dict[str, object]
@@ -124,6 +126,51 @@ def set_permissions(user: str, vhost: str, configure: str, write: str, read: str
 
 def clear_permissions(user: str, vhost: str) -> Command:
     return {"op": "clear_permissions", "user": user, "vhost": vhost}
+
+
+def set_topic_permissions(user: str, vhost: str, exchange: str, write: str, read: str) -> Command:
+    """Which routing keys a user may use at a topic exchange. Raises ``AmqpError`` 406 for a malformed regular
+    expression."""
+    for pattern in (write, read):
+        check_pattern(pattern)
+    return {
+        "op": "set_topic_permissions",
+        "user": user,
+        "vhost": vhost,
+        "exchange": exchange,
+        "write": write,
+        "read": read,
+    }
+
+
+def clear_topic_permissions(user: str, vhost: str, exchange: str | None = None) -> Command:
+    """Those of one exchange, or all of the vhost."""
+    return {"op": "clear_topic_permissions", "user": user, "vhost": vhost, "exchange": exchange}
+
+
+def set_vhost_limits(vhost: str, limits: Mapping[str, int]) -> Command:
+    """All limits of a vhost; those not named end. Raises ``AmqpError`` 406 for unknown ones."""
+    check_limits(dict(limits))
+    return {"op": "set_vhost_limits", "vhost": vhost, "limits": dict(limits)}
+
+
+def set_policy(vhost: str, policy: Policy, operator: bool = False) -> Command:
+    """Create or replace a policy, or an operator policy. Raises ``AmqpError`` 406 when it makes no sense."""
+    check_policy(policy, operator)
+    return {
+        "op": "set_policy",
+        "vhost": vhost,
+        "name": policy.name,
+        "operator": operator,
+        "pattern": policy.pattern,
+        "apply_to": policy.apply_to,
+        "priority": policy.priority,
+        "definition": arguments_to_json(policy.definition),
+    }
+
+
+def delete_policy(vhost: str, name: str, operator: bool = False) -> Command:
+    return {"op": "delete_policy", "vhost": vhost, "name": name, "operator": operator}
 
 
 # Exchanges and bindings

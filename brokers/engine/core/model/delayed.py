@@ -1,9 +1,9 @@
 """The delayed-message exchange (RabbitMQ's plugin ``x-delayed-message``).
 
-A message with an ``x-delay`` (milliseconds) waits that long in the exchange before it is routed as the type in
-``x-delayed-type`` says; others are routed at once. What waits lies in a replicated queue of the exchange's own
-that nobody else sees, and so survives what any confirmed message survives. The header of a message that has
-waited is negative, so that no second delayed exchange makes it wait again.
+A message with an ``x-delay`` (milliseconds) waits that long in the exchange before it is routed as the type
+in ``x-delayed-type`` says; others are routed at once. What waits lies in a replicated queue of the exchange's
+own that nobody else sees, and so survives what any confirmed message survives. The header of a message that
+has waited is negative, so that no second delayed exchange makes it wait again.
 """
 
 from __future__ import annotations

@@ -78,9 +78,10 @@ class VHostDeleted:
 
 @dataclass(frozen=True, slots=True)
 class UserChanged:
-    """The user is new, or has another password or other tags."""
+    """The user is new, or has another password (``password``) or other tags."""
 
     name: str
+    password: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,21 @@ class PermissionsChanged:
     """What ``user`` may do in ``vhost`` was set or cleared."""
 
     user: str
+    vhost: str
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPermissionsChanged:
+    """The topic permissions of ``user`` in ``vhost`` were set or cleared."""
+
+    user: str
+    vhost: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoliciesChanged:
+    """Policies of ``vhost`` were set or deleted: the settings of its queues and exchanges may be others."""
+
     vhost: str
 
 
@@ -122,6 +138,8 @@ Event = (
     | UserChanged
     | UserDeleted
     | PermissionsChanged
+    | TopicPermissionsChanged
+    | PoliciesChanged
     | NodeChanged
     | NodeRemoved
 )

@@ -1,10 +1,10 @@
-"""The consistent-hash exchange (RabbitMQ's plugin ``x-consistent-hash``): each message goes to one destination,
-the same one for the same routing key (or header, or property) as long as the bindings stay.
+"""The consistent-hash exchange (RabbitMQ's plugin ``x-consistent-hash``): each message goes to one
+destination, the same one for the same routing key (or header, or property) as long as the bindings stay.
 
 The binding key is the binding's weight. Destinations are chosen by weighted rendezvous hashing (Thaler and
-Ravishankar, 1998; weights as Schindelhauer and Schomaker, 2005): every binding scores the message, the highest
-score has it. So a binding added or removed moves only the messages that are its own, the shares follow the
-weights exactly, memory is one number a binding, and all nodes choose alike.
+Ravishankar, 1998; weights as Schindelhauer and Schomaker, 2005): every binding scores the message, the
+highest score has it. So a binding added or removed moves only the messages that are its own, the shares
+follow the weights exactly, memory is one number a binding, and all nodes choose alike.
 """
 
 from __future__ import annotations

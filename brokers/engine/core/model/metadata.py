@@ -20,6 +20,7 @@ from brokers.engine.core.model.commands import Command
 from brokers.engine.core.model.events import Event, NodeChanged, NodeRemoved
 from brokers.engine.core.model.sessions import Answer, StaleCommand
 from brokers.engine.core.model.state import State
+from brokers.engine.core.model.topology import Permission
 
 
 class UnknownCommand(Exception):
@@ -104,8 +105,11 @@ class Metadata:
         """A hash of the state, to compare replicas by."""
         return hashlib.sha256(self.snapshot()).hexdigest()
 
-    def authorizer(self, user: str, vhost: str) -> Authorizer:
-        """Checks of what ``user`` may do in ``vhost``, as of now."""
+    def authorizer(self, user: str | None, vhost: str) -> Authorizer:
+        """Checks of what ``user`` (None: an operator of the cluster) may do in ``vhost``, as of now."""
+        if user is None:
+            everything = {"": {vhost: Permission(".*", ".*", ".*")}}
+            return Authorizer(everything, "", vhost)
         return Authorizer(self.state.permissions, user, vhost)
 
     def check_open(self, user: str, vhost: str) -> None:

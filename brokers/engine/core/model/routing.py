@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from brokers.engine.core.model.arguments import string_argument
 from brokers.engine.core.model.delayed import delay_of
+from brokers.engine.core.model.policies import ALTERNATE_EXCHANGE, alternate_exchange
 from brokers.engine.core.model.tables import Headers
 from brokers.engine.core.model.topology import DEFAULT_EXCHANGE, Destination, Exchange, Kind, QueueInfo
 from brokers.engine.core.model.vhost import VHost
 
-ALTERNATE_EXCHANGE = "alternate-exchange"
+__all__ = ["ALTERNATE_EXCHANGE", "needs_headers", "route"]
 
 
 def route(
@@ -48,7 +49,7 @@ def route(
                 matched = [target for key in keys for target in table.match(key, once)]
             else:
                 matched = table.match(routing_key, once)
-            matched = matched or _alternate(vhost.exchanges[name])
+            matched = matched or _alternate(vhost, vhost.exchanges[name])
         for kind, destination in matched:
             if kind is Kind.QUEUE:
                 queue = vhost.queues.get(destination)
@@ -79,7 +80,7 @@ def needs_headers(vhost: VHost, exchange: str) -> bool:
         onward = [
             binding.destination for binding in vhost.bindings_from(name) if binding.kind is Kind.EXCHANGE
         ]
-        onward += [destination for _, destination in _alternate(vhost.exchanges[name])]
+        onward += [destination for _, destination in _alternate(vhost, vhost.exchanges[name])]
         for destination in onward:
             if destination not in seen:
                 seen.add(destination)
@@ -87,8 +88,10 @@ def needs_headers(vhost: VHost, exchange: str) -> bool:
     return False
 
 
-def _alternate(exchange: Exchange) -> tuple[Destination, ...]:
+def _alternate(vhost: VHost, exchange: Exchange) -> tuple[Destination, ...]:
     name = string_argument(exchange.arguments, ALTERNATE_EXCHANGE)
+    if name is None and vhost.policies:
+        name = alternate_exchange(vhost, exchange.name)
     return ((Kind.EXCHANGE, name),) if name is not None else ()
 
 

@@ -17,18 +17,30 @@ from brokers.engine.core.model.events import (
     NodeChanged,
     NodeRemoved,
     PermissionsChanged,
+    PoliciesChanged,
     QueueChanged,
     QueueCreated,
     QueueDeleted,
     Reason,
+    TopicPermissionsChanged,
     UserChanged,
     UserDeleted,
     VHostCreated,
     VHostDeleted,
 )
+from brokers.engine.core.model.policies import Policy
 from brokers.engine.core.model.sessions import Sessions
 from brokers.engine.core.model.state import State
-from brokers.engine.core.model.topology import Binding, Exchange, Kind, NodeInfo, Permission, QueueInfo, User
+from brokers.engine.core.model.topology import (
+    Binding,
+    Exchange,
+    Kind,
+    NodeInfo,
+    Permission,
+    QueueInfo,
+    TopicPermission,
+    User,
+)
 from brokers.engine.core.model.vhost import VHost
 
 FORMAT = 1
@@ -48,6 +60,12 @@ def dump(state: State) -> bytes:
             for user, vhosts in state.permissions.items()
             for vhost, granted in vhosts.items()
         ],
+        "topic_permissions": [
+            [user, vhost, exchange, granted.write, granted.read]
+            for user, vhosts in state.topic_permissions.items()
+            for vhost, exchanges in vhosts.items()
+            for exchange, granted in exchanges.items()
+        ],
         "nodes": [[node.id, node.name, dict(node.addresses), node.boot] for node in state.nodes.values()],
         "sessions": state.sessions.to_json(),
         "closed_connections": list(state.closed_connections),
@@ -60,6 +78,9 @@ def _dump_vhost(vhost: VHost) -> dict[str, object]:
         "name": vhost.name,
         "description": vhost.description,
         "tags": list(vhost.tags),
+        "limits": vhost.limits,
+        "policies": _dump_policies(vhost.policies),
+        "operator_policies": _dump_policies(vhost.operator_policies),
         "exchanges": [
             [
                 exchange.name,
@@ -98,6 +119,20 @@ def _dump_vhost(vhost: VHost) -> dict[str, object]:
     }
 
 
+def _dump_policies(policies: dict[str, Policy]) -> list[object]:
+    return [
+        [p.name, p.pattern, p.apply_to, p.priority, arguments_to_json(p.definition)]
+        for p in policies.values()
+    ]
+
+
+def _load_policies(value: list[list[Any]]) -> dict[str, Policy]:
+    return {
+        name: Policy(name, pattern, apply_to, priority, arguments_from_json(definition))
+        for name, pattern, apply_to, priority, definition in value
+    }
+
+
 def load(data: bytes) -> State:
     """Read a state. Raises ``ValueError`` when ``data`` is no snapshot, or one of a newer format."""
     value = json.loads(data)
@@ -121,6 +156,9 @@ def _load(value: dict[str, Any]) -> State:
     state.users = {name: User(name, hash_, tuple(tags)) for name, hash_, tags in value["users"]}
     for user, vhost, configure, write, read in value["permissions"]:
         state.permissions.setdefault(user, {})[vhost] = Permission(configure, write, read)
+    for user, vhost, exchange, write, read in value.get("topic_permissions", ()):
+        of_user = state.topic_permissions.setdefault(user, {})
+        of_user.setdefault(vhost, {})[exchange] = TopicPermission(write, read)
     state.nodes = {id_: NodeInfo(id_, name, where, boot) for id_, name, where, boot in value["nodes"]}
     state.sessions = Sessions.from_json(value["sessions"])
     state.closed_connections = dict.fromkeys(value["closed_connections"])
@@ -130,6 +168,9 @@ def _load(value: dict[str, Any]) -> State:
 def _load_vhost(state: State, value: dict[str, Any]) -> None:
     vhost = VHost(value["name"], value["description"], value["tags"])
     state.vhosts[vhost.name] = vhost
+    vhost.limits = dict(value.get("limits", {}))
+    vhost.policies = _load_policies(value.get("policies", []))
+    vhost.operator_policies = _load_policies(value.get("operator_policies", []))
     for name, type_, durable, auto_delete, internal, arguments in value["exchanges"]:
         vhost.add_exchange(
             Exchange(vhost.name, name, type_, durable, auto_delete, internal, arguments_from_json(arguments))
@@ -165,12 +206,27 @@ def difference(before: State, after: State) -> list[Event]:
     events += _queue_differences(before, after)
     events += _exchange_differences(before, after)
     events += [UserDeleted(name) for name in before.users if name not in after.users]
-    events += [UserChanged(name) for name, user in after.users.items() if before.users.get(name) != user]
+    for name, user in after.users.items():
+        known = before.users.get(name)
+        if known != user:
+            same = known is not None and known.password_hash == user.password_hash
+            events.append(UserChanged(name, password=not same))
+    events += [PoliciesChanged(v.name) for v in after.vhosts.values() if _policies_differ(before, v)]
+    if before.topic_permissions != after.topic_permissions:
+        users = before.topic_permissions.keys() | after.topic_permissions.keys()
+        events += [TopicPermissionsChanged(user, name) for user in sorted(users) for name in after.vhosts]
     old, new = _permissions(before), _permissions(after)
     events += [PermissionsChanged(*key) for key in {**old, **new} if old.get(key) != new.get(key)]
     events += [NodeRemoved(node) for id_, node in before.nodes.items() if id_ not in after.nodes]
     events += [NodeChanged(node) for id_, node in after.nodes.items() if before.nodes.get(id_) != node]
     return events
+
+
+def _policies_differ(before: State, vhost: VHost) -> bool:
+    old = before.vhosts.get(vhost.name)
+    if old is None:
+        return bool(vhost.policies or vhost.operator_policies)
+    return (old.policies, old.operator_policies) != (vhost.policies, vhost.operator_policies)
 
 
 def _queue_differences(before: State, after: State) -> list[Event]:

@@ -27,6 +27,7 @@ from brokers.engine.core.model.topology import (
     NodeInfo,
     Permission,
     QueueInfo,
+    TopicPermission,
     User,
 )
 from brokers.engine.core.model.vhost import VHost
@@ -48,6 +49,8 @@ class State:
         self.vhosts: dict[str, VHost] = {}
         self.users: dict[str, User] = {}
         self.permissions: dict[str, dict[str, Permission]] = {}
+        self.topic_permissions: dict[str, dict[str, dict[str, TopicPermission]]] = {}
+        """By user, vhost and exchange."""
         self.nodes: dict[int, NodeInfo] = {}
         self.sessions = Sessions()
         self.closed_connections: dict[str, None] = {}

@@ -127,6 +127,17 @@ class Permission:
 
 
 @dataclass(frozen=True, slots=True)
+class TopicPermission:
+    """Which routing keys a user may publish with to a topic exchange (*write*), and bind with (*read*).
+
+    Regular expressions, in which ``{username}`` and ``{vhost}`` stand for the user's.
+    """
+
+    write: str = ""
+    read: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class NodeInfo:
     """A node of the cluster. ``boot`` is the one its process drew at its last start, 0 before the first;
     ``addresses`` are where it is reached, by purpose (``amqp``, ``peer``, ``control``)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import TypeVar
 
+from brokers.engine.core.model.policies import Policy
 from brokers.engine.core.model.tables import Table, make_table
 from brokers.engine.core.model.topology import (
     DELAY_QUEUE,
@@ -34,6 +35,10 @@ class VHost:
         self.delays: dict[str, QueueInfo] = {}
         """What waits in delayed exchanges, by the exchange's name: queues that no client sees."""
         self.tables: dict[str, Table] = {}
+        self.policies: dict[str, Policy] = {}
+        self.operator_policies: dict[str, Policy] = {}
+        self.limits: dict[str, int] = {}
+        """``max-connections`` and ``max-queues``, where there is a limit; below 0 is none."""
         self._bindings: dict[BindingKey, Binding] = {}
         self._by_source: dict[str, dict[BindingKey, Binding]] = {}
         self._by_target: dict[Destination, dict[BindingKey, Binding]] = {}

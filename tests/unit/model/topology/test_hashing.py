@@ -1,4 +1,4 @@
-"""The consistent-hash exchange: one destination a message, shares as weighted, few moves when bindings change."""
+"""The consistent-hash exchange: one destination a message, shares as weighted, few moves of messages."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from brokers.engine.core.model.changes import cluster, exchanges, people, queues
+from brokers.engine.core.model.changes import cluster, exchanges, people, policies, queues
 from brokers.engine.core.model.commands import Command
 from brokers.engine.core.model.events import Event
 from brokers.engine.core.model.state import State
@@ -32,6 +32,11 @@ CHANGES: Mapping[str, Change] = {
     "delete_user": people.delete_user,
     "set_permissions": people.set_permissions,
     "clear_permissions": people.clear_permissions,
+    "set_topic_permissions": people.set_topic_permissions,
+    "clear_topic_permissions": people.clear_topic_permissions,
+    "set_policy": policies.set_policy,
+    "delete_policy": policies.delete_policy,
+    "set_vhost_limits": policies.set_vhost_limits,
     "declare_exchange": exchanges.declare_exchange,
     "delete_exchange": exchanges.delete_exchange,
     "bind": exchanges.bind,

@@ -39,7 +39,8 @@ def declare_exchange(state: State, command: Command) -> tuple[object, list[Event
         return {"created": False}, []
     waiting: list[Event] = []
     if exchange.type == DELAYED_MESSAGE:
-        waiting = state.add_queue(_delay_queue(state, exchange, place_replicas(state, mapping(command, "place"))))
+        replicas = place_replicas(state, mapping(command, "place"))
+        waiting = state.add_queue(_delay_queue(state, exchange, replicas))
     vhost.add_exchange(exchange)
     return {"created": True}, [ExchangeCreated(exchange), *waiting]
 

@@ -10,6 +10,7 @@ from brokers.engine.core.model.events import (
     ExchangeDeleted,
     PermissionsChanged,
     Reason,
+    TopicPermissionsChanged,
     UserChanged,
     UserDeleted,
     VHostChanged,
@@ -17,7 +18,7 @@ from brokers.engine.core.model.events import (
     VHostDeleted,
 )
 from brokers.engine.core.model.state import State
-from brokers.engine.core.model.topology import Permission, User
+from brokers.engine.core.model.topology import Permission, TopicPermission, User
 from brokers.engine.core.model.vhost import VHost
 
 
@@ -51,6 +52,8 @@ def delete_vhost(state: State, command: Command) -> tuple[object, list[Event]]:
     del state.vhosts[name]
     for user in list(state.permissions):
         events += _clear(state, user, name)
+    for user in list(state.topic_permissions):
+        events += _clear_topics(state, user, name)
     return None, [*events, VHostDeleted(name)]
 
 
@@ -71,7 +74,7 @@ def set_user(state: State, command: Command) -> tuple[object, list[Event]]:
         return {"created": False}, []
     created = name not in state.users
     state.users[name] = after
-    return {"created": created}, [UserChanged(name)]
+    return {"created": created}, [UserChanged(name, password=before.password_hash != after.password_hash)]
 
 
 def delete_user(state: State, command: Command) -> tuple[object, list[Event]]:
@@ -80,6 +83,8 @@ def delete_user(state: State, command: Command) -> tuple[object, list[Event]]:
     events: list[Event] = []
     for vhost in list(state.permissions.get(name, {})):
         events += _clear(state, name, vhost)
+    for vhost in list(state.topic_permissions.get(name, {})):
+        events += _clear_topics(state, name, vhost)
     del state.users[name]
     return None, [*events, UserDeleted(name)]
 
@@ -109,6 +114,39 @@ def _clear(state: State, user: str, vhost: str) -> list[Event]:
     if not granted:
         del state.permissions[user]
     return [PermissionsChanged(user, vhost)]
+
+
+def set_topic_permissions(state: State, command: Command) -> tuple[object, list[Event]]:
+    """Set which routing keys a user may use at an exchange; refused (404, 530) for unknown ones."""
+    user, vhost, exchange = text(command, "user"), text(command, "vhost"), text(command, "exchange")
+    permission = TopicPermission(text(command, "write"), text(command, "read"))
+    _known(state, user)
+    state.vhost(vhost)
+    granted = state.topic_permissions.setdefault(user, {}).setdefault(vhost, {})
+    if granted.get(exchange) == permission:
+        return None, []
+    granted[exchange] = permission
+    return None, [TopicPermissionsChanged(user, vhost)]
+
+
+def clear_topic_permissions(state: State, command: Command) -> tuple[object, list[Event]]:
+    """Clear those of one exchange, or all of a vhost."""
+    user, vhost = text(command, "user"), text(command, "vhost")
+    _known(state, user)
+    return None, _clear_topics(state, user, vhost, optional_text(command, "exchange"))
+
+
+def _clear_topics(state: State, user: str, vhost: str, exchange: str | None = None) -> list[Event]:
+    of_user = state.topic_permissions.get(user, {})
+    granted = of_user.get(vhost, {})
+    gone = [name for name in granted if exchange in (None, name)]
+    for name in gone:
+        del granted[name]
+    if vhost in of_user and not granted:
+        del of_user[vhost]
+    if user in state.topic_permissions and not of_user:
+        del state.topic_permissions[user]
+    return [TopicPermissionsChanged(user, vhost)] if gone else []
 
 
 def _known(state: State, user: str) -> None:

@@ -19,6 +19,7 @@ from brokers.engine.core.model.commands import Command
 from brokers.engine.core.model.equivalence import check_queue_equivalent
 from brokers.engine.core.model.events import Event, Reason
 from brokers.engine.core.model.placement import place
+from brokers.engine.core.model.policies import MAX_QUEUES
 from brokers.engine.core.model.state import State
 from brokers.engine.core.model.topology import Kind, QueueInfo, resource
 
@@ -43,6 +44,12 @@ def declare_queue(state: State, command: Command) -> tuple[object, list[Event]]:
             existing, wanted.durable, wanted.auto_delete, wanted.exclusive, wanted.arguments
         )
         return {"created": False, "group": existing.group}, []
+    limit = state.vhosts[wanted.vhost].limits.get(MAX_QUEUES, -1)
+    if 0 <= limit <= len(state.vhosts[wanted.vhost].queues):
+        raise errors.precondition_failed(
+            f"cannot declare queue '{wanted.name}': "
+            f"queue limit in vhost '{wanted.vhost}' ({limit}) is reached"
+        )
     if wanted.exclusive in state.closed_connections:
         raise errors.queue_locked(wanted.name, wanted.vhost)
     if wanted.home is None and not wanted.replicas:

@@ -15,7 +15,7 @@ from brokers.engine.core.amqp.methods import (
 )
 from brokers.engine.core.model import commands
 from brokers.engine.core.model.arguments import type_name
-from brokers.engine.core.model.authorize import check_not_default_exchange
+from brokers.engine.core.model.authorize import check_not_default_exchange, check_topic
 from brokers.engine.core.model.delayed import DELAYED_MESSAGE, DELAYED_TYPE
 from brokers.engine.core.model.equivalence import check_access
 from brokers.engine.core.model.handlers.decision import Commit, Context, Decision, after
@@ -80,9 +80,16 @@ def _authorize(metadata: Metadata, context: Context, binding: Binding) -> None:
     allowed.read(Kind.EXCHANGE, binding.source)
 
 
+def _authorize_topic(metadata: Metadata, context: Context, source: Exchange, binding: Binding) -> None:
+    if source.type == "topic" and context.user is not None:
+        topics, key = metadata.state.topic_permissions, binding.routing_key
+        check_topic(topics, context.user, context.vhost, source.name, key, write=False)
+
+
 def _bind(metadata: Metadata, context: Context, binding: Binding, reply: Reply) -> Decision:
     _authorize(metadata, context, binding)
     source = metadata.state.exchange(context.vhost, binding.source)
+    _authorize_topic(metadata, context, source, binding)
     if binding.kind is Kind.QUEUE:
         check_access(metadata.state.queue(context.vhost, binding.destination), context.connection)
     else:

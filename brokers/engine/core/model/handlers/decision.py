@@ -15,7 +15,7 @@ from brokers.engine.core.model.topology import QueueInfo
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """On whose behalf a method is handled.
+    """On whose behalf a method is handled; without a user it is the operators', who may do everything.
 
     ``new_name(prefix)`` makes a unique name for a queue whose client left the naming to the server, and
     ``live_nodes()`` says which nodes can take replicas now (this one included). ``last_queue`` is the
@@ -23,7 +23,7 @@ class Context:
     """
 
     vhost: str
-    user: str
+    user: str | None
     connection: str
     node: int
     new_name: Callable[[str], str]
