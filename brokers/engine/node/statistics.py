@@ -80,8 +80,9 @@ class Statistics:
             "term": host.term,
             "state": "running",
             "replicas": self._replica_rows(host),
-            # Acknowledged ones whose settlement is being committed are gone for everyone who looks.
-            "messages": ready + unacked,
+            # Acknowledged ones whose settlement is being committed are gone for everyone who looks; those that
+            # wait for their retry, or for their dead letters to be safe, are still there.
+            "messages": ready + unacked + leader.dispatcher.waiting,
             "ready": ready,
             "unacked": unacked,
             "bytes": state.bytes,

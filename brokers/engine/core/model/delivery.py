@@ -159,6 +159,11 @@ class Dispatcher:
         return max(0, self.state.bytes - (self.scales.total if self.scales is not None else 0))
 
     @property
+    def waiting(self) -> int:
+        """Messages that nobody holds and nobody gets now: in limbo, or dying."""
+        return len(self.limbo) + len(self.state.dying)
+
+    @property
     def cursor(self) -> int:
         """The first position never handed out by this leader."""
         return self._next
