@@ -26,6 +26,7 @@ from brokers.engine.core.amqp.port import DIRECT_REPLY_TO, Delivery, Done, Targe
 from brokers.engine.core.amqp.properties import decode_properties
 from brokers.engine.core.amqp.rewriting import rewrite
 from brokers.engine.core.model import commands
+from brokers.engine.core.model.deduplication import seen_keys
 from brokers.engine.core.model.delayed import delay_of
 from brokers.engine.core.model.handlers import (
     AskQueue,
@@ -50,6 +51,7 @@ from brokers.engine.node.queues import Queues
 from brokers.engine.node.replies import ADDRESS_PREFIX, Replies, ReplyTarget
 from brokers.engine.node.targets import (
     ComputedTarget,
+    DeduplicatingTarget,
     FanoutTarget,
     Gather,
     NoTarget,
@@ -250,7 +252,7 @@ class NodeBroker:
 
     def _target(
         self, vhost: str, exchange: str, key: str, header: bytes, also: Sequence[str] = ()
-    ) -> QueueTarget | FanoutTarget | NoTarget:
+    ) -> Target:
         def headers() -> Mapping[str, object]:
             properties = decode_properties(header)
             return MessageHeaders(properties, properties.headers or {})
@@ -258,9 +260,11 @@ class NodeBroker:
         queues = route(self._metadata.state.vhost(vhost), exchange, key, headers, also)
         if not queues:
             return self._nowhere
-        if len(queues) == 1:
-            return QueueTarget(self._queues.link(queues[0]))
-        return FanoutTarget(tuple(map(self._queues.link, queues)), self._gather)
+        links = tuple(map(self._queues.link, queues))
+        target = QueueTarget(links[0]) if len(links) == 1 else FanoutTarget(links, self._gather)
+        found = self._metadata.state.vhost(vhost).exchanges.get(exchange)
+        window = seen_keys(found.arguments) if found is not None else None
+        return target if window is None else DeduplicatingTarget(target, links, window)
 
     def _gather(self, channel: Channel) -> Gather:
         gather = self._gathers.get(channel)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from brokers.engine.core.amqp.channel import Channel
 from brokers.engine.core.amqp.constants import NO_ROUTE
 from brokers.engine.core.amqp.port import Target
+from brokers.engine.core.model.deduplication import MARKED, SeenKeys, marked
 from brokers.engine.core.session.link import QueueLink, Sink
 
 
@@ -118,7 +119,7 @@ class ComputedTarget:
 
     __slots__ = ("_find",)
 
-    def __init__(self, find: Callable[[bytes], QueueTarget | FanoutTarget | NoTarget]) -> None:
+    def __init__(self, find: Callable[[bytes], Target]) -> None:
         self._find = find
 
     def publish(
@@ -126,6 +127,29 @@ class ComputedTarget:
     ) -> None:
         """See ``port.Target``."""
         self._find(header).publish(channel, tag, route, header, body, mandatory)
+
+
+class DeduplicatingTarget:
+    """What lies behind an exchange that drops repeated messages: the queues do it, told by a header."""
+
+    __slots__ = ("_links", "_target", "_window")
+
+    def __init__(
+        self, target: QueueTarget | FanoutTarget, links: tuple[QueueLink, ...], window: SeenKeys
+    ) -> None:
+        self._target = target
+        self._links = links
+        self._window = window
+
+    def publish(
+        self, channel: Channel, tag: int, route: bytes, header: bytes, body: bytes, mandatory: bool
+    ) -> None:
+        """See ``port.Target``."""
+        with_window = marked(header, self._window)
+        if with_window is not None:
+            for link in self._links:
+                link.flag(MARKED)
+        self._target.publish(channel, tag, route, with_window or header, body, mandatory)
 
 
 class RewritingTarget:

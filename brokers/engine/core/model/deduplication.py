@@ -6,14 +6,23 @@ Part of the replicated state: time is the leader's stamp in the log, so that all
 from __future__ import annotations
 
 from collections.abc import Iterable
+from struct import Struct
 
 from brokers.engine.core.amqp.properties import decode_properties
 from brokers.engine.core.model.arguments import Arguments
+from brokers.engine.core.model.death import annotate
 
 HEADER = "x-deduplication-header"
 SWITCH = "x-message-deduplication"
 """The argument of a queue or exchange that drops repeated messages; ``x-cache-size`` and ``x-cache-ttl``
 (milliseconds) set the window."""
+WINDOW = "x-deduplication-window"
+"""Tells the queues which window the exchange has that a message came through."""
+MARKED = 0x0001
+"""The flag of a batch with such messages: the bit that no property has (it would announce more flags)."""
+HEADERS_FLAG = 0x2000
+FLAGS_AT = 12
+HEADER_FLAGS = Struct(">H")
 DEFAULT_SIZE = 100_000
 """Keys remembered unless ``x-cache-size`` says otherwise."""
 
@@ -24,6 +33,26 @@ def deduplication_key(header: bytes) -> str | None:
     if isinstance(value, bytes):
         return value.decode("utf-8", "surrogateescape")
     return None if value is None or isinstance(value, dict | list) else str(value)
+
+
+def marked(header: bytes, window: SeenKeys) -> bytes | None:
+    """``header`` of a message published through a deduplicating exchange, with the exchange's window for the
+    queues to go by; None when it has no key."""
+    if not HEADER_FLAGS.unpack_from(header, FLAGS_AT)[0] & HEADERS_FLAG or deduplication_key(header) is None:
+        return None
+    raw = f"{window.size},{window.ttl or 0}".encode()
+    name = WINDOW.encode()
+    field = bytes((len(name),)) + name + b"S" + len(raw).to_bytes(4, "big") + raw
+    return annotate(header, {WINDOW: field})
+
+
+def marked_window(header: bytes) -> tuple[int, int | None] | None:
+    """(size, ttl) of the window that ``marked`` noted; None when the message went through no such exchange."""
+    value = (decode_properties(header).headers or {}).get(WINDOW)
+    if not isinstance(value, str):
+        return None
+    size, _, ttl = value.partition(",")
+    return (int(size), int(ttl) or None) if size.isdigit() and ttl.isdigit() else None
 
 
 def seen_keys(arguments: Arguments) -> SeenKeys | None:

@@ -14,7 +14,13 @@ from typing import NamedTuple, TypeVar
 
 from brokers.engine.core.model import entries
 from brokers.engine.core.model.arguments import Arguments
-from brokers.engine.core.model.deduplication import SeenKeys, deduplication_key, seen_keys
+from brokers.engine.core.model.deduplication import (
+    MARKED,
+    SeenKeys,
+    deduplication_key,
+    marked_window,
+    seen_keys,
+)
 from brokers.engine.core.model.entries import Run, Settled
 from brokers.engine.core.model.intervals import IntervalSet
 from brokers.engine.core.model.lanes import HEADERS_FLAG, Lanes, priority_of
@@ -127,6 +133,7 @@ class QueueState:
         "seen",
         "settled",
         "settled_total",
+        "through",
         "watermark",
     )
 
@@ -161,6 +168,8 @@ class QueueState:
         """Set for a priority queue."""
         self.seen: SeenKeys | None = None
         """Set for a queue that drops repeated messages."""
+        self.through: dict[str, SeenKeys] = {}
+        """By deduplicating exchange: the keys that came through it."""
 
     @classmethod
     def founded(cls, arguments: Arguments) -> QueueState:
@@ -225,7 +234,7 @@ class QueueState:
         self.messages += taken
         self.published += taken
         self.bytes += bodies
-        if taken and (self.lanes is not None or self.seen is not None):
+        if taken and (self.lanes is not None or self.seen is not None or flags & MARKED):
             self._look_into(entries.Messages(payload), base, taken)
         return Published(origin, serial, base, taken, size - taken)
 
@@ -235,12 +244,24 @@ class QueueState:
         if self.lanes is not None:
             highest = self.lanes.highest
             self.lanes.publish(base, [priority_of(header, highest) for _, header, _ in found])
-        if self.seen is None or not messages.flags & HEADERS_FLAG:
+        if not messages.flags & HEADERS_FLAG or (self.seen is None and not messages.flags & MARKED):
             return
-        for position, (_, header, body) in enumerate(found, base):
+        for position, (route, header, body) in enumerate(found, base):
             key = deduplication_key(header)
-            if key is not None and self.seen.repeated(key, messages.stamp):
+            if key is not None and self._repeated(key, route, header, messages.stamp):
                 self._settle([(position, position + 1)], len(body))
+
+    def _repeated(self, key: str, route: bytes, header: bytes, stamp: int) -> bool:
+        """Whether the queue, or the exchange that the message came through, has seen ``key`` in its window."""
+        known = self.seen is not None and self.seen.repeated(key, stamp)
+        window = marked_window(header)
+        if window is None:
+            return known
+        exchange = route[1 : 1 + route[0]].decode()
+        through = self.through.get(exchange)
+        if through is None or (through.size, through.ttl) != window:
+            through = self.through[exchange] = SeenKeys(*window)
+        return through.repeated(key, stamp) or known
 
     def _refuse(self, origin: int, serial: int, taken: int) -> None:
         refusals = self.refusals.setdefault(origin, {})
@@ -341,6 +362,7 @@ class QueueState:
             "marked": self.marks.total,
             "lanes": None if self.lanes is None else self.lanes.flat(),
             "seen": None if self.seen is None else [self.seen.size, self.seen.ttl, self.seen.items()],
+            "through": [[name, s.size, s.ttl, s.items()] for name, s in self.through.items()],
         }
         columns = [
             array("Q", (value for stretch in self.settled.stretches() for value in stretch)),
@@ -395,6 +417,9 @@ class QueueState:
             cache_size, ttl, items = head["seen"]
             state.seen = SeenKeys(cache_size, ttl)
             state.seen.restore((key, stamp) for key, stamp in items)
+        for name, cache_size, ttl, items in head["through"]:
+            state.through[name] = SeenKeys(cache_size, ttl)
+            state.through[name].restore((key, stamp) for key, stamp in items)
         state.refusals = {origin: dict(found) for origin, found in head["refusals"]}
         for position, outcome, stamp in zip(dying[0::3], dying[1::3], dying[2::3], strict=True):
             state.dying[position] = Death(Settled(outcome), stamp)

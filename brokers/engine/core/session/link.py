@@ -107,6 +107,7 @@ class QueueLink:
         self._ends: list[int] = []
         self._parts: list[bytes] = []
         self._size = 0
+        self._flags = 0
         self._confirms: list[Confirm] = []
         self._serial = 0
         self._unpublished: deque[tuple[int, bytes, list[Confirm]]] = deque()
@@ -142,10 +143,14 @@ class QueueLink:
             self._dirty = True
             self._mark(self)
 
+    def flag(self, flags: int) -> None:
+        """Say of the message that is added next what its property flags do not."""
+        self._flags |= flags
+
     def _close_batch(self) -> None:
         self._serial += 1
         parts = self._parts
-        flags = 0
+        flags, self._flags = self._flags, 0
         for octet in {header[12:13] for header in parts[2::4]}:
             flags |= int.from_bytes(octet, "big") << 8
         bodies = sum(map(len, parts[3::4]))
