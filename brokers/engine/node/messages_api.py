@@ -138,7 +138,7 @@ def _messages(host: Host, count: int, shown: int) -> list[dict[str, Any]]:
         messages = host.read(entry)
         ends, data = messages.slice(first - base, end - base)
         for at, (route, header, body) in enumerate(split(ends, data), first):
-            row = _row(route, header, body, shown)
+            row = describe(route, header, body, shown)
             size += len(row["payload"])
             row.update(
                 position=at,
@@ -153,7 +153,8 @@ def _messages(host: Host, count: int, shown: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _row(route: bytes, header: bytes, body: bytes, shown: int) -> dict[str, Any]:
+def describe(route: bytes, header: bytes, body: bytes, shown: int) -> dict[str, Any]:
+    """A message as JSON, of its body the first ``shown`` bytes."""
     exchange, key = names(route)
     properties = decode_properties(header)
     present = {
