@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import secrets
 import socket
 from ipaddress import ip_address
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from brokers.engine.core.amqp.connection import Connection
 from brokers.engine.core.amqp.settings import ConnectionSettings
+from brokers.engine.node.pressure import setting
 
 if TYPE_CHECKING:
     from brokers.engine.node.node import Node
@@ -23,6 +25,8 @@ WRITE_LIMIT = 64 << 20
 """Bytes waiting for a client's socket above which it is not read either."""
 LINGER = 3.0
 """Seconds that a client has to take the last words and close its side (RabbitMQ has 30)."""
+
+MAX_CONNECTIONS = 20_000
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +50,10 @@ class AmqpSocket(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)
         transport.set_write_buffer_limits(high=WRITE_HIGH)
+        if len(self._node.sockets) >= self._node.max_connections:
+            _log.error("connection refused: this node has %d, as many as it may", len(self._node.sockets))
+            transport.abort()
+            return
         peer = transport.get_extra_info("peername") or ("?", 0)
         mine = transport.get_extra_info("sockname") or ("?", 0)
         self.connection = connection = Connection(
@@ -53,14 +61,17 @@ class AmqpSocket(asyncio.Protocol):
             self._node.connection_settings,
             peer=f"{peer[0]}:{peer[1]} -> {mine[0]}:{mine[1]}",
             loopback=ip_address(peer[0].partition("%")[0]).is_loopback,
-            tls=False,
+            tls=transport.get_extra_info("ssl_object") is not None,
             now=self._node.now(),
         )
+        if connection.tls and self._node.tls is not None:
+            connection.certified = self._node.tls.user_of(transport.get_extra_info("peercert"))
         connection.wake = self._wake
         self.id = self._node.socket_opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        assert self.connection is not None  # noqa: S101  # made with the connection
+        if self.connection is None:
+            return  # one too many
         self.connection.lost()
         self._node.socket_closed(self)
         if self._parting is not None:
@@ -72,7 +83,8 @@ class AmqpSocket(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         connection = self.connection
-        assert connection is not None  # noqa: S101  # made with the connection
+        if connection is None:
+            return
         try:
             connection.receive(data, self._node.now())
         except Exception:
@@ -161,6 +173,14 @@ def listening_hosts(host: str, port: int) -> list[str]:
         _log.info("no listener on ::1, port %d: %s", port, error)
         return [host]
     return [host, "::1"]
+
+
+def max_connections() -> int:
+    """How many clients a node takes: ``MQ_MAX_CONNECTIONS``, by default what its file descriptors allow, with
+    some left for the log and its peers, and ``MAX_CONNECTIONS`` at most."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    default = MAX_CONNECTIONS if descriptors < 0 else max(1, min(MAX_CONNECTIONS, descriptors * 4 // 5))
+    return setting("MQ_MAX_CONNECTIONS", default, "connections")
 
 
 def connection_settings() -> ConnectionSettings:

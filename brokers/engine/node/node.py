@@ -29,7 +29,7 @@ from brokers.engine.node.broker import NodeBroker
 from brokers.engine.node.dead_letters import DeadLetters
 from brokers.engine.node.delays import Delays
 from brokers.engine.node.hosts import restored
-from brokers.engine.node.listener import AmqpSocket, connection_settings, listening_hosts
+from brokers.engine.node.listener import AmqpSocket, connection_settings, listening_hosts, max_connections
 from brokers.engine.node.membership import Memberships, founders
 from brokers.engine.node.metadata_service import METADATA_GROUP, MetadataService
 from brokers.engine.node.peers import JSON, METADATA, RAFT, REPLY, SESSION, Peers
@@ -38,6 +38,7 @@ from brokers.engine.node.queues import Queues
 from brokers.engine.node.replication import Replication
 from brokers.engine.node.replies import Replies
 from brokers.engine.node.snapshots import Snapshots
+from brokers.engine.node.tls import HANDSHAKE_TIMEOUT, from_environment
 from brokers.engine.storage.errors import LogFull
 
 TICK = 0.02
@@ -60,6 +61,11 @@ class Node:
         """Set when clients are served."""
         self.sockets: set[AmqpSocket] = set()
         self.connection_settings = connection_settings()
+        self.max_connections = max_connections()
+        self.tls = from_environment(config, me)
+        if self.tls is not None:
+            self.tls.context()  # what is wrong with its files is to be known now
+        self._servers: list[asyncio.Server] = []
         self.turned = 0
         self.draining = False
         self._loop = loop
@@ -141,7 +147,19 @@ class Node:
         await self._join()
         hosts = listening_hosts(self.me.host, self.me.amqp)
         server = await self._loop.create_server(lambda: AmqpSocket(self), hosts, self.me.amqp)
-        self._server = server
+        self._servers = [server]
+        if self.tls is not None:
+            hosts = listening_hosts(self.me.host, self.tls.port)
+            self._servers.append(
+                await self._loop.create_server(
+                    lambda: AmqpSocket(self),
+                    hosts,
+                    self.tls.port,
+                    ssl=self.tls.context(),
+                    ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
+                )
+            )
+            _log.info("%s serves AMQP over TLS on %s:%s", self.me.name, self.me.host, self.tls.port)
         self.ready.set()
         _log.info("%s serves AMQP on %s, port %s", self.me.name, " and ".join(hosts), self.me.amqp)
 
@@ -160,8 +178,7 @@ class Node:
     async def stop(self) -> None:
         """Hand leaderships over, close clients, stop."""
         self.draining = True
-        server = getattr(self, "_server", None)
-        if server is not None:
+        for server in self._servers:
             server.close()
         await self.hand_over(3.0)
         for socket in list(self.sockets):
@@ -217,6 +234,7 @@ class Node:
             last = now
             self.replication.tick(now)
             self.queues.resume()
+            self.queues.wait_for_the_living()
             self.queues.ring()
             self.delays.tick()
             self.service.tick(now)

@@ -36,13 +36,13 @@ def resident_bytes() -> int:
         return int(file.read().split()[1]) * _page
 
 
-def setting(name: str, default: int) -> int:
-    """A number of bytes from the environment. Raises ``ValueError`` that names the variable."""
+def setting(name: str, default: int, unit: str = "bytes") -> int:
+    """A number (of ``unit``) from the environment. Raises ``ValueError`` that names the variable."""
     text = os.environ.get(name, "")
     try:
         return int(text) if text else default
     except ValueError:
-        raise ValueError(f"{name} must be a whole number of bytes, not {text!r}") from None
+        raise ValueError(f"{name} must be a whole number of {unit}, not {text!r}") from None
 
 
 class Pressure:
