@@ -47,11 +47,18 @@ class Operation(models.Model):
         PLANNED = "planned"
         CONFIRMED = "confirmed"
         RUNNING = "running"
+        PAUSED = "paused"
         DONE = "done"
         FAILED = "failed"
         CANCELLED = "cancelled"
 
-    OPEN = (State.PLANNED, State.CONFIRMED, State.RUNNING)
+    class Wish(models.TextChoices):
+        """What an operator wants of a long operation that is under way; it is done before the next step."""
+
+        PAUSE = "pause"
+        CANCEL = "cancel"
+
+    OPEN = (State.PLANNED, State.CONFIRMED, State.RUNNING, State.PAUSED)
     """States in which there is still something to come."""
 
     kind = models.CharField(max_length=40)
@@ -68,6 +75,14 @@ class Operation(models.Model):
     who = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, related_name="operations"
     )
+    cursor = models.JSONField(default=dict, help_text="From where a long operation goes on.")
+    wish = models.CharField(max_length=10, choices=Wish.choices, blank=True)
+    rate = models.PositiveIntegerField(null=True, help_text="At most so many a second; none is no limit.")
+    finished_units = models.PositiveBigIntegerField(default=0, help_text="Messages or bytes that are done.")
+    total_units = models.PositiveBigIntegerField(null=True, help_text="All there are to do, if known.")
+    lease = models.CharField(max_length=32, blank=True, help_text="Who runs it now: a random word.")
+    leased_until = models.DateTimeField(null=True, help_text="When whoever runs it counts as gone.")
+    attempts = models.PositiveIntegerField(default=0, help_text="Goes at it since the last that ended in order.")
     created = models.DateTimeField(default=timezone.now, db_index=True)
     started = models.DateTimeField(null=True)
     finished = models.DateTimeField(null=True)
@@ -79,7 +94,7 @@ class Operation(models.Model):
         constraints = (
             models.UniqueConstraint(
                 fields=("cluster", "kind", "target"),
-                condition=Q(state="running"),
+                condition=Q(state__in=("running", "paused")),
                 name="one_running_operation_a_target",
             ),
         )

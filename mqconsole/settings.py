@@ -189,6 +189,11 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"expires": 10.0},
     },
     "fail abandoned operations": {"task": "brokers.tasks.fail_abandoned_operations", "schedule": 60.0},
+    "resume operations": {
+        "task": "brokers.tasks.resume_operations",
+        "schedule": 5.0,
+        "options": {"expires": 5.0},
+    },
     "drop old samples": {"task": "monitoring.tasks.drop_old_samples", "schedule": 3600.0},
 }
 

@@ -36,6 +36,10 @@ class Refused(ClusterError):
     """The cluster answered, and would not do it."""
 
 
+class NotNow(Refused):
+    """The cluster answered, and cannot do it at the moment: there is no leader, or too much else to do."""
+
+
 class OutcomeUnknown(ClusterError):
     """The cluster was asked, and was lost before it answered: it may have been done or not."""
 

@@ -17,6 +17,7 @@ from brokers.adapters.base import (
     Failover,
     Node,
     NotFound,
+    NotNow,
     OutcomeUnknown,
     Queue,
     Refused,
@@ -26,6 +27,7 @@ from brokers.adapters.base import (
 from brokers.engine.config import ClusterConfig, ConfigError
 from brokers.engine.control.client import ControlClient, SyncControlClient
 from brokers.engine.control.protocol import (
+    BUSY,
     CONFLICT,
     NO_QUORUM,
     NOT_FOUND,
@@ -44,7 +46,8 @@ _ERRORS: Final[Mapping[str, type[ClusterError]]] = {
     UNAVAILABLE: ClusterUnavailable,
     OUTCOME_UNKNOWN: OutcomeUnknown,
     CONFLICT: Refused,
-    NO_QUORUM: Refused,
+    NO_QUORUM: NotNow,
+    BUSY: NotNow,
 }
 
 

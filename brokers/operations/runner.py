@@ -13,6 +13,7 @@ from brokers.adapters.base import ClusterError
 from brokers.models import Cluster, Operation
 from brokers.operations import KINDS
 from brokers.operations.base import Plan
+from brokers.operations.long import LongKind
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +69,13 @@ def run(operation: Operation) -> Operation:
 
 
 def fail_abandoned() -> int:
-    """Operations whose process went away in the middle become failed ones; how many there were."""
-    return Operation.objects.filter(
-        state=Operation.State.RUNNING, changed__lt=timezone.now() - ABANDONED
-    ).update(
+    """Operations whose process went away in the middle become failed ones; how many there were.
+
+    Not long ones: another process goes on with these (``worker``).
+    """
+    long = [name for name, kind in KINDS.items() if isinstance(kind, LongKind)]
+    lost = Operation.objects.filter(state=Operation.State.RUNNING, changed__lt=timezone.now() - ABANDONED)
+    return lost.exclude(kind__in=long).update(
         state=Operation.State.FAILED,
         error="The process that ran this went away before it ended. It may have been done or not.",
         finished=timezone.now(),

@@ -127,6 +127,7 @@ _LOOKS: Final = {
     "starting": _Look("warn", "◐", "starting"),
     "draining": _Look("warn", "◐", "draining"),
     "electing": _Look("warn", "◐", "electing"),
+    "paused": _Look("warn", "◐", "paused"),
     "planned": _Look("plain", "○", "planned"),
     "confirmed": _Look("plain", "○", "confirmed"),
     "cancelled": _Look("plain", "○", "cancelled"),
