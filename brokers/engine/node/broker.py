@@ -46,6 +46,7 @@ from brokers.engine.core.model.sender_routes import BCC, sender_routes
 from brokers.engine.core.model.topology import DEFAULT_EXCHANGE, QueueInfo
 from brokers.engine.core.session.stream import OFFSET, parse_offset
 from brokers.engine.node.logins import Logins
+from brokers.engine.node.lost_nodes import lost
 from brokers.engine.node.metadata_service import MetadataService
 from brokers.engine.node.queues import Queues
 from brokers.engine.node.replies import ADDRESS_PREFIX, Replies, ReplyTarget
@@ -280,6 +281,11 @@ class NodeBroker:
             self._declare_reply_queue(channel, method, done)
             return
         context = self._context(channel)
+        if isinstance(method, QueueDeclare):
+            given_up = self._out_of_reach(context.vhost, method.queue)
+            if given_up is not None:
+                self._submit(given_up, lambda result: self.call(channel, method, done), done)
+                return
         if isinstance(method, QueueDeclare) and method.exclusive:
             self._owners.add(context.connection)
         self._follow(decide(self._metadata, context, method), done)
@@ -295,6 +301,13 @@ class NodeBroker:
             found(True)
         else:
             self._replies.exists(method.queue, self._once(found, done, lambda: missing))
+
+    def _out_of_reach(self, vhost: str, queue: str) -> commands.Command | None:
+        """What gives up ``queue`` where that lived in the memory of a node out of reach."""
+        info = self._metadata.state.vhost(vhost).queues.get(queue)
+        if info is None or info.home is None or info.home in self._live_nodes():
+            return None
+        return lost(self._metadata.state, info)
 
     def _follow(self, decision: Decision, done: Done) -> None:
         if isinstance(decision, AskQueue):
@@ -366,8 +379,10 @@ class NodeBroker:
             return
         link = self._queues.link(info)
 
-        def joined(in_use: bool) -> None:
-            if in_use:
+        def joined(in_use: bool | None) -> None:
+            if in_use is None:
+                done(errors.no_queue(info.name, info.vhost))
+            elif in_use:
                 done(errors.exclusive_use(info.name, info.vhost))
             else:
                 done(BasicConsumeOk(consumer.tag))

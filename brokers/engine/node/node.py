@@ -30,6 +30,7 @@ from brokers.engine.node.dead_letters import DeadLetters
 from brokers.engine.node.delays import Delays
 from brokers.engine.node.hosts import restored
 from brokers.engine.node.listener import AmqpSocket, connection_settings, listening_hosts, max_connections
+from brokers.engine.node.lost_nodes import LostNodes
 from brokers.engine.node.membership import Memberships, founders
 from brokers.engine.node.metadata_service import METADATA_GROUP, MetadataService
 from brokers.engine.node.peers import JSON, METADATA, RAFT, REPLY, SESSION, Peers
@@ -119,6 +120,7 @@ class Node:
         self.snapshots = Snapshots(self.replication, self.queues, self.service.metadata)
         self.pressure = Pressure(self)
         self.memberships = Memberships(self)
+        self.lost_nodes = LostNodes(self)
         self._recover()
 
     # -- start and end --------------------------------------------------------------------------------
@@ -248,6 +250,7 @@ class Node:
                 self.pressure.check()
                 self.snapshots.check(now)
                 self.memberships.check()
+                self.lost_nodes.check(now)
             self.wake()
 
     def _bootstrap(self) -> None:

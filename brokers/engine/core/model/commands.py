@@ -74,6 +74,12 @@ def node_started(node: int, boot: int) -> Command:
     return {"op": "node_started", "node": node, "boot": boot}
 
 
+def node_lost(node: int, boot: int) -> Command:
+    """The node's process ``boot`` is out of reach, running or not: its transient queues count as gone, as
+    clients elsewhere have no use for names that nobody serves."""
+    return {"op": "node_lost", "node": node, "boot": boot}
+
+
 def node_gone(node: int, boot: int) -> Command:
     """The node's process ``boot`` is known to be over (and no newer one has started): its transient queues
     are gone."""

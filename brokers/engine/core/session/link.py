@@ -63,7 +63,7 @@ class Membership:
         self.consumer = consumer
         self.holder = holder
         self.windowed = consumer.no_ack or not consumer.prefetch
-        self.joined: Callable[[bool], None] | None = None
+        self.joined: Callable[[bool | None], None] | None = None
         """Takes the answer to the attachment, once."""
         self.order = 0
         """See ``messages.Attached``."""
@@ -167,8 +167,9 @@ class QueueLink:
 
     # -- consumers ------------------------------------------------------------------------------------
 
-    def attach(self, consumer: Consumer, number: int, joined: Callable[[bool], None]) -> None:
-        """A consumer joins under this node's ``number``; ``joined(in_use)`` takes the leader's answer."""
+    def attach(self, consumer: Consumer, number: int, joined: Callable[[bool | None], None]) -> None:
+        """A consumer joins under this node's ``number``; ``joined(in_use)`` takes the leader's answer, or
+        None when the queue was deleted before that came."""
         consumer.queue = self
         consumer.handle = number
         member = Membership(consumer)
@@ -427,8 +428,12 @@ class QueueLink:
         if self._ends:
             self._close_batch()
         self._published(0, m.Published(self.group, self._serial))
-        gone = [member.consumer for member in self._members.values() if not member.holder]
+        members = [member for member in self._members.values() if not member.holder]
         self._members.clear()
+        for member in members:
+            if member.joined is not None:
+                member.joined(None)
+        gone = [member.consumer for member in members if member.joined is None]
         gets, self._gets = self._gets, {}
         for _, done in gets.values():
             done(None, 0)

@@ -90,6 +90,7 @@ any_command = st.one_of(
     st.builds(commands.delete_queues_of_connection, connections),
     st.builds(commands.node_started, st.integers(1, 4), st.integers(10, 12)),
     st.builds(commands.node_gone, st.integers(1, 4), st.integers(10, 12)),
+    st.builds(commands.node_lost, st.integers(1, 4), st.integers(10, 12)),
     st.builds(commands.set_vhost, vhosts, st.text(max_size=3)),
     st.just(commands.delete_vhost("other")),
     st.builds(commands.set_user, names, st.sampled_from([None, HASH, ""]), st.just(["monitoring"])),

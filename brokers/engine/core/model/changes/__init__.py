@@ -26,6 +26,7 @@ CHANGES: Mapping[str, Change] = {
     "remove_node": cluster.remove_node,
     "node_started": cluster.node_started,
     "node_gone": cluster.node_gone,
+    "node_lost": cluster.node_lost,
     "set_vhost": people.set_vhost,
     "delete_vhost": people.delete_vhost,
     "set_user": people.set_user,

@@ -104,6 +104,15 @@ def node_started(state: State, command: Command) -> tuple[object, list[Event]]:
     return None, [*events, NodeChanged(state.nodes[node.id])]
 
 
+def node_lost(state: State, command: Command) -> tuple[object, list[Event]]:
+    """A node's process is out of reach, and may come back: only its transient queues go. Nothing happens if
+    another one runs by now."""
+    node = _node(state, command)
+    if node.boot != number(command, "boot"):
+        return None, []
+    return None, state.remove_queues(state.queues_at(node.id), Reason.NODE_GONE)
+
+
 def node_gone(state: State, command: Command) -> tuple[object, list[Event]]:
     """A node's process is over. Nothing happens if it runs another one by now."""
     node = _node(state, command)
