@@ -97,7 +97,7 @@ def test_a_certificate_logs_in_its_user(secure: Cluster, authority: Authority) -
     for node in range(3):
         connection = connect(secure, node, authority, anna, external=True)
         channel = connection.channel()
-        channel.queue_declare(exclusive=True)
+        channel.queue_declare("", exclusive=True)
         channel.basic_publish("", "none", b"", pika.BasicProperties(user_id=user))
         connection.process_data_events(0.05)
         assert channel.is_open

@@ -45,6 +45,7 @@ from brokers.engine.core.model.routing import needs_headers, route
 from brokers.engine.core.model.sender_routes import BCC, sender_routes
 from brokers.engine.core.model.topology import DEFAULT_EXCHANGE, QueueInfo
 from brokers.engine.core.session.stream import OFFSET, parse_offset
+from brokers.engine.node.barrier import Barrier
 from brokers.engine.node.logins import Logins
 from brokers.engine.node.lost_nodes import lost
 from brokers.engine.node.metadata_service import MetadataService
@@ -93,6 +94,7 @@ class NodeBroker:
         queues: Queues,
         live_nodes: Callable[[], Collection[int]],
         replies: Replies,
+        barrier: Barrier,
     ) -> None:
         self._node = node
         self._boot = boot
@@ -102,6 +104,7 @@ class NodeBroker:
         self._queues = queues
         self._live_nodes = live_nodes
         self._replies = replies
+        self._barrier = barrier
         self.connections: dict[Connection, str] = {}
         """Open connections and their ids."""
         self._owners: set[str] = set()
@@ -322,7 +325,14 @@ class NodeBroker:
         self, command: commands.Command, answered: Callable[..., None], refused: Done | None = None
     ) -> None:
         once = self._once(answered, refused, lambda: errors.internal_error(_no_quorum("the cluster")))
-        self._service.submit(command, once, self._loop.time())
+
+        def applied(result: Result) -> None:
+            if result.events:
+                self._barrier.wait(lambda: once(result))
+            else:
+                once(result)
+
+        self._service.submit(command, applied, self._loop.time())
 
     def _ask(self, ask: AskQueue, done: Done) -> None:
         info = ask.info

@@ -25,6 +25,7 @@ from brokers.engine.core.model.topology import DELAY_QUEUE, NodeInfo, QueueInfo
 from brokers.engine.core.raft.multi import empty_image
 from brokers.engine.core.raft.records import KIND_DATA, Entry, Snapshot
 from brokers.engine.core.raft.types import Membership, Role, RoleChange
+from brokers.engine.node.barrier import Barrier
 from brokers.engine.node.broker import NodeBroker
 from brokers.engine.node.dead_letters import DeadLetters
 from brokers.engine.node.delays import Delays
@@ -33,7 +34,7 @@ from brokers.engine.node.listener import AmqpSocket, connection_settings, listen
 from brokers.engine.node.lost_nodes import LostNodes
 from brokers.engine.node.membership import Memberships, founders
 from brokers.engine.node.metadata_service import METADATA_GROUP, MetadataService
-from brokers.engine.node.peers import JSON, METADATA, RAFT, REPLY, SESSION, Peers
+from brokers.engine.node.peers import BARRIER, JSON, METADATA, RAFT, REPLY, SESSION, Peers
 from brokers.engine.node.pressure import Pressure
 from brokers.engine.node.queues import Queues
 from brokers.engine.node.replication import Replication
@@ -112,10 +113,13 @@ class Node:
             self.service.metadata, self.queues.link, lambda leader: self.queues.touch_group(leader.group)
         )
         self.queues.on_letters = self.dead_letters.send
+        self.barrier = Barrier(
+            lambda node, parts: self.peers.send(node, BARRIER, parts), lambda: self.peers.links, loop
+        )
         self.replies = Replies(me.id, lambda node, parts: self.peers.send(node, REPLY, parts))
         self.broker = NodeBroker(
             *(me.id, me.name, self.boot, config.name, loop),
-            *(self.service, self.queues, self.live_nodes, self.replies),
+            *(self.service, self.queues, self.live_nodes, self.replies, self.barrier),
         )
         self.snapshots = Snapshots(self.replication, self.queues, self.service.metadata)
         self.pressure = Pressure(self)
@@ -326,9 +330,11 @@ class Node:
             self.queues.on_entries(group, entries, self.now(), self.last_heard)
             return
         for entry in entries:
+            self.barrier.applying(entry.index)
             if entry.kind == KIND_DATA:
                 self.service.apply(entry.payload)
             self.snapshots.metadata_applied(entry.index)
+            self.barrier.applied(entry.index)
 
     def on_installed(self, snapshot: Snapshot) -> None:
         """See ``replication.StateMachines``."""
@@ -338,6 +344,7 @@ class Node:
         for event in self.service.metadata.restore(snapshot.state):
             self._on_event(event)
         self.snapshots.metadata_applied(snapshot.index)
+        self.barrier.applied(snapshot.index)
 
     def _forward_metadata(self, payload: bytes) -> None:
         multi = self.replication.multi
@@ -444,6 +451,7 @@ class Node:
     def _on_peer_down(self, node: int) -> None:
         self.replication.multi.link_down(node, self.now())
         self.queues.peer_down(node)
+        self.barrier.peer_down(node)
         self.wake()
 
     def _on_frame(self, node: int, channel: int, frame: bytes) -> None:
@@ -456,6 +464,8 @@ class Node:
             self.replication.propose(METADATA_GROUP, frame)
         elif channel == JSON:
             self.on_json(node, frame)
+        elif channel == BARRIER:
+            self.barrier.receive(node, frame)
         elif channel == REPLY:
             self.replies.receive(node, frame)
         else:

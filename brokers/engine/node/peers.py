@@ -17,9 +17,9 @@ from brokers.engine.config import NodeConfig
 from brokers.engine.control import auth
 from brokers.engine.control.protocol import ControlError
 
-RAFT, SESSION, JSON, METADATA, REPLY = 0, 1, 2, 3, 4
+RAFT, SESSION, JSON, METADATA, REPLY, BARRIER = 0, 1, 2, 3, 4, 5
 """Channels of a link: consensus, queue sessions, everything rare, metadata commands for the leader, direct
-replies."""
+replies, whether metadata is applied."""
 
 MAX_FRAME: Final = 512 * 1024 * 1024
 MAX_UNREAD: Final = 128 * 1024 * 1024

@@ -15,6 +15,7 @@ from brokers.engine.core.raft.messages import Message
 from brokers.engine.core.raft.multi import Multi
 from brokers.engine.core.raft.records import Entry, GroupImage, Snapshot
 from brokers.engine.core.raft.types import Membership, RoleChange, Settings
+from brokers.engine.node.metadata_service import METADATA_GROUP
 from brokers.engine.node.peers import RAFT, Peers
 from brokers.engine.storage.disk import Disk
 from brokers.engine.storage.log import Log
@@ -72,7 +73,9 @@ class Replication:
             on_failure=self._failed_in_thread,
             disk=_disk(),
         )
-        self.multi = Multi(me, boot, self.log, random.Random(), Settings())  # noqa: S311  # time-outs only
+        # Clients wait for topology changes on every node: see ``barrier``.
+        settings = Settings(eager=frozenset({METADATA_GROUP}))
+        self.multi = Multi(me, boot, self.log, random.Random(), settings)  # noqa: S311  # time-outs only
         self._synced = 0
         self._healthy = True
         self._token = 0

@@ -81,6 +81,8 @@ class Leader(State):
                 host.waiting[key] = progress
                 progress.active = host.now
         if progress.told < self.commit:
+            if self.id in settings.eager and progress.feed is Feed.REPLICATE and not progress.full(settings):
+                self._send_append(progress)
             self.note_news(progress)
 
     def _send_append(self, progress: Progress) -> bool:

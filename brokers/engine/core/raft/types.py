@@ -88,6 +88,7 @@ class Settings:
 
     ``prompt`` is the range of the random wait after a peer's connection has ended (its process is most
     likely gone). ``retry`` is how long an append may stay unanswered before it is probed again.
+    Followers of the groups in ``eager`` are told of every commit at once, others by the next heartbeat.
     """
 
     heartbeat: float = 0.05
@@ -101,6 +102,7 @@ class Settings:
     chunk_window: int = 4
     campaigns_per_tick: int = 256
     commits_per_heartbeat: int = 4096
+    eager: frozenset[int] = frozenset()
 
 
 class RoleChange(NamedTuple):
