@@ -14,7 +14,9 @@ from brokers.engine.core.model.topology import QueueInfo
 from brokers.engine.core.raft.types import Refused
 from brokers.engine.node.admin_api import AdminApi
 from brokers.engine.node.digest import digest
+from brokers.engine.node.history_api import HistoryApi
 from brokers.engine.node.peers import JSON
+from brokers.engine.node.replay_api import ReplayApi
 from brokers.engine.node.view import ClusterView
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ class NodeApi:
         self._calls: dict[int, asyncio.Future[object]] = {}
         self._next_call = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        history = HistoryApi(node, self._ask_peer)
         self._methods: dict[str, Method] = {
             "ping": self._ping,
             "snapshot": self._snapshot,
@@ -45,6 +48,8 @@ class NodeApi:
             "digest": self._digest,
             "shutdown": self._shut_down,
             **AdminApi(node, self._ask_peer).methods,
+            **history.methods,
+            **ReplayApi(node, self._ask_peer, history).methods,
         }
         node.on_json = self._on_json
 

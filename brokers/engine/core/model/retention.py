@@ -8,7 +8,7 @@ replica keeps by them is its own affair.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 MARK_BYTES = 8 << 20
@@ -36,7 +36,7 @@ class Marks:
         self.total = total
         """Bytes ever published."""
 
-    def __iter__(self) -> Iterable[Mark]:
+    def __iter__(self) -> Iterator[Mark]:
         return iter(self._marks)
 
     def __len__(self) -> int:
