@@ -346,3 +346,12 @@ def test_a_closed_connection_takes_its_exclusive_queues(cluster: Cluster, client
     assert cluster.queue("theirs") is not None
     assert client.refused(m.QueueDeclare(queue="late", exclusive=True)).startswith("405")
     assert cluster.queue("late") is None
+
+
+def test_a_cluster_takes_so_many_queues(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("brokers.engine.core.model.handlers.queues.MAX_QUEUES", 1)
+    client.ok(m.QueueDeclare(queue="one", durable=True))
+    assert client.refused(m.QueueDeclare(queue="two", durable=True)) == (
+        "406 PRECONDITION_FAILED - cannot declare queue 'two': the cluster has 1 queues, as many as it may"
+    )
+    client.ok(m.QueueDeclare(queue="one", durable=True))

@@ -31,6 +31,8 @@ from brokers.engine.core.model.topology import Kind, QueueInfo
 
 NAME_PREFIX = "x-name-prefix"
 SERVER_PREFIX = "amq.gen"
+MAX_QUEUES = 100_000
+"""Queues a cluster takes. Nodes look at what they know: together they may let a few more in."""
 
 
 def declare(metadata: Metadata, context: Context, method: QueueDeclare) -> Decision:
@@ -52,6 +54,10 @@ def declare(metadata: Metadata, context: Context, method: QueueDeclare) -> Decis
     if existing is not None:
         check_queue_equivalent(existing, durable, method.auto_delete, owner, arguments)
         return _counted(existing, method)
+    if len(metadata.state.by_group) >= MAX_QUEUES:
+        raise errors.precondition_failed(
+            f"cannot declare queue '{name}': the cluster has {MAX_QUEUES} queues, as many as it may"
+        )
     dead_letters = check_string(Kind.QUEUE, name, context.vhost, arguments, DEAD_LETTER_EXCHANGE)
     if dead_letters is not None:
         allowed.read(Kind.QUEUE, name)
