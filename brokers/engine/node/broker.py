@@ -47,6 +47,8 @@ from brokers.engine.core.model.topology import DEFAULT_EXCHANGE, QueueInfo
 from brokers.engine.core.session.stream import OFFSET, parse_offset
 from brokers.engine.node.barrier import Barrier
 from brokers.engine.node.logins import Logins
+from brokers.engine.core.session.link import QueueLink
+from brokers.engine.node.departures import Departures
 from brokers.engine.node.lost_nodes import lost
 from brokers.engine.node.metadata_service import MetadataService
 from brokers.engine.node.queues import Queues
@@ -112,6 +114,7 @@ class NodeBroker:
         self._generation = 0
         self._next_connection = 0
         self._next_consumer = 0
+        self._departures = Departures()
         self._gathers: WeakKeyDictionary[Channel, Gather] = WeakKeyDictionary()
         self._logins = Logins(self._metadata, loop)
         self.elsewhere: dict[int, Counter[str]] = {}
@@ -193,7 +196,24 @@ class NodeBroker:
         identity = self.connections.pop(connection, None)
         if identity in self._owners:
             self._owners.discard(identity)
-            self._submit(commands.delete_queues_of_connection(identity), lambda result: None)
+            over = self._once(*self._departure(connection))
+            self._submit(commands.delete_queues_of_connection(identity), over)
+
+    def departed(self, connection: Connection, done: Callable[[], None]) -> None:
+        """See ``port.Broker``."""
+        self._departures.wait(connection, done)
+
+    def _departure(self, connection: Connection) -> tuple[Callable[..., None], Done, Callable[[], AmqpError]]:
+        over = self._departures.begin(connection)
+        return lambda *result: over(), lambda error: over(), lambda: errors.internal_error("")
+
+    def _left(self, connection: Connection, link: QueueLink) -> None:
+        """A consumer of ``connection`` left: if it was the last one of an auto-delete queue, that goes too."""
+        info = self._metadata.state.by_group.get(link.group)
+        if info is None or not info.auto_delete:
+            return
+        over = self._once(*self._departure(connection))
+        link.ask(False, lambda ready, consumers: over() if consumers else link.on_closed.append(over))
 
     def topology_changed(self) -> None:
         """Routes that connections have kept may be wrong now, if anything of them changed."""
@@ -415,6 +435,7 @@ class NodeBroker:
             self._replies.forget(consumer.channel)
         else:
             self._link_of(consumer, lambda link: link.cancel(consumer))
+            self._link_of(consumer, lambda link: self._left(consumer.channel.connection, link))
 
     def get(self, channel: Channel, consumer: Consumer, method: BasicGet, done: Callable[..., None]) -> None:
         """See ``port.Broker``."""
@@ -443,6 +464,8 @@ class NodeBroker:
         for consumer in consumers:
             if consumer.handle is not None:
                 self._link_of(consumer, lambda link, consumer=consumer: link.release(consumer))
+                if not consumer.holder:
+                    self._link_of(consumer, lambda link: self._left(channel.connection, link))
         self._replies.forget(channel)
         self._gathers.pop(channel, None)
 

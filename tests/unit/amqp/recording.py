@@ -136,6 +136,9 @@ class RecordingBroker:
     def closed(self, connection: Connection) -> None:
         self.calls.append(("closed",))
 
+    def departed(self, connection: Connection, done: Callable[[], None]) -> None:
+        self._later(done)
+
     def of(self, kind: str) -> list[tuple[Any, ...]]:
         return [call for call in self.calls if call[0] == kind]
 

@@ -332,10 +332,17 @@ class Connection:
 
     def closed_by_client(self, method: m.ConnectionClose) -> None:
         """The client is done."""
-        reason = self.reason or f"closed by client: {method.reply_code} {method.reply_text}"
+        self.reason = self.reason or f"closed by client: {method.reply_code} {method.reply_text}"
         self._release()
-        self.send(m.ConnectionCloseOk())
-        self.end(reason)
+        self.state = ConnectionState.CLOSING
+        self._deadline = self._now + self.settings.close_timeout
+
+        def departed() -> None:
+            if not self.ended:
+                self.send(m.ConnectionCloseOk())
+                self.end(self.reason)
+
+        self.broker.departed(self, departed)
 
     def end(self, reason: str) -> None:
         """Nothing comes and nothing goes any more, but for the output there is."""

@@ -51,9 +51,15 @@ def _second_open(channel: Channel, method: m.ChannelOpen) -> None:
 
 
 def _close(channel: Channel, method: m.ChannelClose) -> None:
+    connection = channel.connection
     channel.close()
-    channel.send(m.ChannelCloseOk())
-    channel.connection.forget(channel)
+
+    def departed() -> None:
+        if not connection.ended:
+            channel.send(m.ChannelCloseOk())
+            connection.forget(channel)
+
+    connection.broker.departed(connection, departed)
 
 
 def _flow(channel: Channel, method: m.ChannelFlow) -> None:
@@ -220,8 +226,16 @@ def _cancel(channel: Channel, method: m.BasicCancel) -> None:
     if consumer is not None:
         channel.connection.broker.cancel(consumer)
         channel.remove_consumer(consumer)
-    if not method.nowait:
-        channel.send(m.BasicCancelOk(method.consumer_tag))
+    if method.nowait:
+        return
+    finish = channel.wait()
+
+    def departed() -> None:
+        if finish():
+            channel.send(m.BasicCancelOk(method.consumer_tag))
+            channel.resume()
+
+    channel.connection.broker.departed(channel.connection, departed)
 
 
 def _cancelled(channel: Channel, method: m.BasicCancelOk) -> None:

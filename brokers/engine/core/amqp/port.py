@@ -140,3 +140,8 @@ class Broker(Protocol):
     def closed(self, connection: Connection) -> None:
         """The connection is over (channels were released first)."""
         ...
+
+    def departed(self, connection: Connection, done: Callable[[], None]) -> None:
+        """Call ``done`` when all is over that ``cancel``, ``release`` and ``closed`` have set off, such as the
+        end of queues that were this connection's; the client gets its ok then, and finds the names free."""
+        ...

@@ -98,6 +98,8 @@ class QueueLink:
         self.leader: int | None = None
         self.term = 0
         self.published = 0
+        self.on_closed: list[Callable[[], None]] = []
+        """Called when the queue was deleted."""
         self._origin = origin
         self._load = load
         self._send = send
@@ -440,6 +442,8 @@ class QueueLink:
         asks, self._asks = self._asks, {}
         for _, answered in asks.values():
             answered(0, 0)
+        for told in self.on_closed:
+            told()
         return gone
 
     _handlers: ClassVar[dict[type[Any], Callable[..., None]]] = {
