@@ -82,7 +82,9 @@ class Operation(models.Model):
     total_units = models.PositiveBigIntegerField(null=True, help_text="All there are to do, if known.")
     lease = models.CharField(max_length=32, blank=True, help_text="Who runs it now: a random word.")
     leased_until = models.DateTimeField(null=True, help_text="When whoever runs it counts as gone.")
-    attempts = models.PositiveIntegerField(default=0, help_text="Goes at it since the last that ended in order.")
+    attempts = models.PositiveIntegerField(
+        default=0, help_text="Goes at it since the last that ended in order."
+    )
     created = models.DateTimeField(default=timezone.now, db_index=True)
     started = models.DateTimeField(null=True)
     finished = models.DateTimeField(null=True)
@@ -123,6 +125,7 @@ class Event(models.Model):
         NODE_DOWN = "node-down", "node down"
         NO_LEADER = "no-leader", "queue without a leader"
         FAILOVER = "failover", "leader changed"
+        NO_BACKUP = "no-backup", "backup missed"
 
     class Severity(models.TextChoices):
         INFO = "info"
@@ -161,3 +164,82 @@ class Event(models.Model):
     def seconds(self) -> float | None:
         """How long it lasted, None while it does."""
         return None if self.ended is None else (self.ended - self.began).total_seconds()
+
+
+class BackupSchedule(models.Model):
+    """When backups are made by themselves, and how many of them are kept."""
+
+    cluster = models.ForeignKey(Cluster, on_delete=models.CASCADE, related_name="backup_schedules")
+    every = models.PositiveIntegerField(default=1440, help_text="Minutes from one backup to the next.")
+    keep_daily = models.PositiveSmallIntegerField(default=7)
+    keep_weekly = models.PositiveSmallIntegerField(default=4)
+    keep_monthly = models.PositiveSmallIntegerField(default=6)
+    enabled = models.BooleanField(default=True)
+    due = models.DateTimeField(default=timezone.now, help_text="When the next one is to begin.")
+    created = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("cluster",), name="one_backup_schedule_a_cluster"),)
+
+    def __str__(self) -> str:
+        return f"backup of {self.cluster} every {self.every} minutes"
+
+
+class Backup(models.Model):
+    """A backup that this console made. What it holds stands in its manifest, in the store."""
+
+    cluster = models.ForeignKey(Cluster, on_delete=models.PROTECT, related_name="backups")
+    operation = models.OneToOneField(
+        Operation,
+        on_delete=models.PROTECT,
+        null=True,
+        related_name="backup",
+        help_text="That makes or made it.",
+    )
+    name = models.CharField(max_length=80, unique=True, help_text="Its folder in the store.")
+    scheduled = models.BooleanField(default=False)
+    created = models.DateTimeField(default=timezone.now, db_index=True)
+    cut = models.DateTimeField(null=True, help_text="The moment it shows.")
+    completed = models.DateTimeField(null=True, help_text="Empty while it is being made, or failed.")
+    definitions = models.JSONField(default=dict, help_text="The manifest's entry of the definitions file.")
+    cluster_uid = models.CharField(max_length=64, blank=True)
+    messages = models.PositiveBigIntegerField(default=0)
+    size = models.PositiveBigIntegerField(default=0, help_text="Bytes of messages.")
+    stored = models.PositiveBigIntegerField(default=0, help_text="Bytes of files.")
+    gone = models.PositiveBigIntegerField(
+        default=0, help_text="Messages settled and let go before they were read."
+    )
+    encrypted = models.BooleanField(default=False)
+    verified = models.DateTimeField(null=True, help_text="When it was last proven by restoring it.")
+    problem = models.TextField(blank=True, help_text="What the last proof found wrong.")
+
+    class Meta:
+        ordering = ("-created", "-pk")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class BackupQueue(models.Model):
+    """One queue of a backup: what is to be read, and what has been written so far."""
+
+    backup = models.ForeignKey(Backup, on_delete=models.CASCADE, related_name="queues")
+    number = models.PositiveIntegerField()
+    vhost = models.CharField(max_length=255)
+    name = models.CharField(max_length=255)
+    arguments = models.JSONField(default=dict)
+    group = models.PositiveBigIntegerField()
+    nodes = models.JSONField(default=list)
+    runs = models.BinaryField(default=bytes, help_text="Positions yet to be read, as pairs of u64.")
+    parts = models.JSONField(default=list)
+    messages = models.PositiveBigIntegerField(default=0)
+    size = models.PositiveBigIntegerField(default=0)
+    gone = models.PositiveBigIntegerField(default=0)
+    done = models.BooleanField(default=False)
+
+    class Meta:
+        ordering = ("number",)
+        constraints = (models.UniqueConstraint(fields=("backup", "number"), name="one_queue_a_number"),)
+
+    def __str__(self) -> str:
+        return f"{self.name} in {self.vhost}"

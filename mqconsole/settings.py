@@ -18,6 +18,7 @@ MQ_HOME.mkdir(parents=True, exist_ok=True)
 MQ_AMQP_PORT = environment.number("MQ_AMQP_PORT", 5672, 1, 65535)
 MQ_HTTP_PORT = environment.number("MQ_HTTP_PORT", 8000, 1, 65535)
 MQ_NODES = environment.number("MQ_NODES", 3, 1, 99)
+MQ_BACKUPS = os.environ.get("MQ_BACKUPS") or str(MQ_HOME / "backups")
 MQ_HTTPS = environment.flag("MQ_HTTPS")
 
 DEBUG = environment.flag("MQ_DEBUG")
@@ -194,6 +195,7 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 5.0,
         "options": {"expires": 5.0},
     },
+    "back up when it is due": {"task": "brokers.tasks.back_up_when_due", "schedule": 60.0},
     "drop old samples": {"task": "monitoring.tasks.drop_old_samples", "schedule": 3600.0},
 }
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from brokers.adapters.content import Content
 
 NodeState = Literal["running", "down", "starting", "draining"]
 QueueState = Literal["running", "electing", "no-quorum"]
@@ -194,6 +197,10 @@ class Cluster(ABC):
 
         Raises ``NotFound``, ``Refused`` (no quorum, target not caught up ...) and ``OutcomeUnknown``.
         """
+
+    def content(self) -> Content:
+        """Definitions and whole queues, for backups. Raises ``Refused`` where there is no such thing."""
+        raise Refused("this kind of cluster has no backups of its queues")
 
     @abstractmethod
     def watch(self) -> AsyncGenerator[Change, None]:

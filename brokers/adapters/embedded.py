@@ -24,6 +24,8 @@ from brokers.adapters.base import (
     Replica,
     Transfer,
 )
+from brokers.adapters.content import Content
+from brokers.adapters.embedded_content import EmbeddedContent
 from brokers.engine.config import ClusterConfig, ConfigError
 from brokers.engine.control.client import ControlClient, SyncControlClient
 from brokers.engine.control.protocol import (
@@ -97,10 +99,15 @@ class EmbeddedCluster(Cluster):
         except ConfigError as error:
             raise ClusterUnavailable(f"{error}. Start it with: python manage.py cluster start") from error
 
-    def _call(self, method: str, params: dict[str, Any], timeout: float = 5.0) -> Any:
+    def content(self) -> Content:
+        return EmbeddedContent(self._call)
+
+    def _call(
+        self, method: str, params: dict[str, Any], timeout: float = 5.0, node: str | None = None
+    ) -> Any:
         try:
             client = SyncControlClient.from_config(self._config())
-            return client.call(method, params, timeout=timeout)
+            return client.call(method, params, timeout=timeout, node=node)
         except ConfigError as error:
             raise ClusterUnavailable(str(error)) from error
         except ControlError as error:

@@ -13,9 +13,13 @@ from brokers.engine.control.protocol import ControlError
 from brokers.engine.core.model.topology import QueueInfo
 from brokers.engine.core.raft.types import Refused
 from brokers.engine.node.admin_api import AdminApi
+from brokers.engine.node.backup import BackupApi
+from brokers.engine.node.browse import BrowseApi
 from brokers.engine.node.digest import digest
 from brokers.engine.node.history_api import HistoryApi
 from brokers.engine.node.peers import JSON
+from brokers.engine.node.redrive import RedriveApi
+from brokers.engine.node.survey import SurveyApi
 from brokers.engine.node.replay_api import ReplayApi
 from brokers.engine.node.view import ClusterView
 
@@ -39,6 +43,8 @@ class NodeApi:
         self._calls: dict[int, asyncio.Future[object]] = {}
         self._next_call = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        admin = AdminApi(node, self._ask_peer).methods
+        browse = BrowseApi(node, self._ask_peer)
         history = HistoryApi(node, self._ask_peer)
         self._methods: dict[str, Method] = {
             "ping": self._ping,
@@ -47,9 +53,13 @@ class NodeApi:
             "transfer_leadership": self._transfer,
             "digest": self._digest,
             "shutdown": self._shut_down,
-            **AdminApi(node, self._ask_peer).methods,
+            **admin,
             **history.methods,
             **ReplayApi(node, self._ask_peer, history).methods,
+            **BackupApi(node, admin).methods,
+            **browse.methods,
+            **SurveyApi(node, self._ask_peer, browse).methods,
+            **RedriveApi(node, browse).methods,
         }
         node.on_json = self._on_json
 

@@ -43,11 +43,21 @@ class Host:
         self.term = 0
         self.dirty = False
         self.failover: Failover | None = None
+        self.held: tuple[int, float] | None = None
+        """A reader needs all from this position on, until that time of the loop."""
         self._cache: OrderedDict[int, Messages] = OrderedDict()
 
     def propose(self, payload: bytes) -> int | None:
         """Append to the queue's log; the entry's index, or None when this node may not (any more)."""
         raise NotImplementedError
+
+    def hold(self, position: int, until: float) -> None:
+        """Keep messages from ``position`` on readable until then, settled or not."""
+        if self.held is not None:
+            position, until = min(position, self.held[0]), max(until, self.held[1])
+        self.held = position, until
+        state = self.state
+        state.retain_from = position if state.retain_from is None else min(state.retain_from, position)
 
     def read(self, index: int) -> Messages:
         """The publish entry at a log index."""

@@ -49,16 +49,22 @@ class Snapshots:
         for host in list(self._queues.hosts.values()):
             if not isinstance(host, ReplicaHost) or not host.wants_snapshot(quiet):
                 continue
-            self._make(host)
+            self._make(host, now)
             made += 1
             if made == PER_CHECK:
                 return
         if quiet:
             self._quiet_at = now
 
-    def _make(self, host: ReplicaHost) -> None:
+    def _make(self, host: ReplicaHost, now: float) -> None:
         state = host.state
         state.retain_from = self._retain_from(host)
+        if host.held is not None:
+            position, until = host.held
+            if now >= until:
+                host.held = None
+            elif state.retain_from is None or position < state.retain_from:
+                state.retain_from = position
         keep_from = state.keep_from()  # first: what it lets go of must not be in the snapshot
         self._replication.snapshot(host.group, state.applied, state.dump(), keep_from)
         host.snapshotted()
