@@ -12,7 +12,6 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from tests.cluster.harness import TIMEOUT, Cluster
 
-
 GUEST = ("guest", "guest")
 
 

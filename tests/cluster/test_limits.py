@@ -74,9 +74,9 @@ def test_channels_consumers_and_message_sizes_have_limits(cluster: Cluster) -> N
     assert connection._impl.params.channel_max == 2047
     channel = connection.channel()
     channel.queue_declare("q", durable=True)
+    channel.confirm_delivery()
     with pytest.raises(pika.exceptions.ChannelClosedByBroker) as error:
         channel.basic_publish("", "q", b"x" * (128 * 1024 * 1024 + 1))
-        channel.queue_declare("q", passive=True)
     assert error.value.reply_code == 406
     assert "is larger than configured max size" in error.value.reply_text
     connection.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pika
 import pytest
 
+from tests.cluster.clients import get
 from tests.cluster.harness import Cluster
 
 
@@ -81,8 +82,7 @@ def test_any_node_speaks_tls(secure: Cluster, authority: Authority) -> None:
         channel.queue_declare("q", durable=True)
         channel.confirm_delivery()
         channel.basic_publish("", "q", body)
-        found = secure.wait_for(lambda c=channel: c.basic_get("q", auto_ack=True)[2], "the message is there")
-        assert found == body
+        assert get(channel, "q")[2] == body
         connection.close()
 
 

@@ -70,7 +70,7 @@ def test_internal_auto_delete_and_alternate_exchanges(cluster: Cluster) -> None:
                 channel.exchange_declare("first", passive=True)
             assert error.value.reply_code == 404
         with channel_on(cluster, node) as channel:
+            channel.confirm_delivery()
             with pytest.raises(pika.exceptions.ChannelClosedByBroker) as error:
                 channel.basic_publish("inside", "", b"")
-                channel.queue_declare("q", passive=True)
             assert error.value.reply_code == 403

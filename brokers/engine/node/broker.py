@@ -44,11 +44,11 @@ from brokers.engine.core.model.policies import MAX_CONNECTIONS
 from brokers.engine.core.model.routing import needs_headers, route
 from brokers.engine.core.model.sender_routes import BCC, sender_routes
 from brokers.engine.core.model.topology import DEFAULT_EXCHANGE, QueueInfo
+from brokers.engine.core.session.link import QueueLink
 from brokers.engine.core.session.stream import OFFSET, parse_offset
 from brokers.engine.node.barrier import Barrier
-from brokers.engine.node.logins import Logins
-from brokers.engine.core.session.link import QueueLink
 from brokers.engine.node.departures import Departures
+from brokers.engine.node.logins import Logins
 from brokers.engine.node.lost_nodes import lost
 from brokers.engine.node.metadata_service import MetadataService
 from brokers.engine.node.queues import Queues

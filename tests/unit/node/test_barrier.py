@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 
 from brokers.engine.node.barrier import Barrier
+
+
+def _others(me: int) -> list[int]:
+    return [node for node in (1, 2, 3) if node != me]
 
 
 class Net:
@@ -15,12 +20,9 @@ class Net:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.frames: list[tuple[int, int, bytes]] = []
-        self.nodes = {
-            me: Barrier(self._sender(me), lambda me=me: [n for n in (1, 2, 3) if n != me], loop)
-            for me in (1, 2, 3)
-        }
+        self.nodes = {me: Barrier(self._sender(me), partial(_others, me), loop) for me in (1, 2, 3)}
 
-    def _sender(self, me: int):  # type: ignore[no-untyped-def]  # a closure
+    def _sender(self, me: int) -> Callable[[int, Sequence[bytes]], bool]:
         def send(node: int, parts: Sequence[bytes]) -> bool:
             self.frames.append((me, node, b"".join(parts)))
             return True

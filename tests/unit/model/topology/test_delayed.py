@@ -13,7 +13,7 @@ from tests.unit.model.topology.support import Client, Cluster
 
 
 def declare(client: Client, name: str = "later", type_: str = "direct", **properties: bool) -> None:
-    arguments = {"x-delayed-type": type_}
+    arguments: dict[str, object] = {"x-delayed-type": type_}
     client.ok(m.ExchangeDeclare(exchange=name, type="x-delayed-message", arguments=arguments, **properties))
 
 
@@ -31,8 +31,9 @@ def test_only_a_message_with_a_delay_waits(cluster: Cluster, client: Client) -> 
     declare(client)
     bind(client, "q")
     assert delayed(cluster, "later", {"x-delay": 5}) == [(DELAY_QUEUE, "later")]
-    for headers in ({}, {"x-delay": 0}, {"x-delay": -5}, {"x-delay": "soon"}):
-        assert delayed(cluster, "later", headers) == [("classic", "q")]
+    assert delayed(cluster, "later", {}) == [("classic", "q")]
+    for value in (0, -5, "soon"):
+        assert delayed(cluster, "later", {"x-delay": value}) == [("classic", "q")]
 
 
 def test_the_type_delayed_for_decides_where_it_goes(cluster: Cluster, client: Client) -> None:
@@ -72,6 +73,13 @@ def test_what_waits_is_no_queue_to_clients(cluster: Cluster, client: Client) -> 
     assert cluster.routed("", "later") == set()
     (waiting,) = cluster.metadata.state.queues()
     assert waiting.replicas == (1, 2, 3)
+
+
+def test_its_replicas_can_be_moved(cluster: Cluster, client: Client) -> None:
+    declare(client)
+    (waiting,) = cluster.metadata.state.queues()
+    assert cluster.commit(commands.set_replicas("/", "later", waiting.group, [2, 3])).error is None
+    assert cluster.metadata.state.vhosts["/"].delays["later"].replicas == (2, 3)
 
 
 @pytest.mark.parametrize("end", ["delete", "auto-delete", "vhost"])

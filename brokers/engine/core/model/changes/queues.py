@@ -85,9 +85,10 @@ def delete_queues_of_connection(state: State, command: Command) -> tuple[object,
 def set_replicas(state: State, command: Command) -> tuple[object, list[Event]]:
     """Say where a replicated queue's members are; 406 for nodes that cannot be or a queue without any."""
     vhost, name, replicas = text(command, "vhost"), text(command, "name"), numbers(command, "replicas")
-    queue = state.queue(vhost, name)
+    # By its group: what waits in a delayed exchange has the name of that, and is no queue to others.
+    queue = state.by_group.get(number(command, "group")) or state.queue(vhost, name)
     named = resource(Kind.QUEUE, name, vhost)
-    if queue.group != number(command, "group"):
+    if (queue.vhost, queue.name, queue.group) != (vhost, name, number(command, "group")):
         raise errors.precondition_failed(f"{named} was deleted and declared again meanwhile")
     if queue.home is not None:
         raise errors.precondition_failed(f"{named} is transient: it lives on node {queue.home} alone")
