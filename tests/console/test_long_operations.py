@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -61,6 +61,16 @@ def kind(monkeypatch: pytest.MonkeyPatch) -> Counting:
 def operation(row: models.Cluster, kind: Counting) -> Operation:
     plan = kind.plan(row, row.adapter(), {"to": 5})
     return runner.confirm(Counting.name, row, "five", plan, who=None)
+
+
+def at(number: int, act: Callable[[], None]) -> Callable[[int], None]:
+    """Does something before one number."""
+
+    def between(reached: int) -> None:
+        if reached == number:
+            act()
+
+    return between
 
 
 def again(operation: Operation) -> Operation:
@@ -129,7 +139,7 @@ def test_a_process_that_was_thought_gone_writes_nothing_more(operation: Operatio
 def test_pause_and_resume(operation: Operation, kind: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[int] = []
     monkeypatch.setattr(worker, "enqueue", sent.append)
-    kind.between = lambda number: number == 2 and worker.pause(operation)
+    kind.between = at(2, lambda: worker.pause(operation))
     assert not worker.work(operation.pk)
     assert again(operation).state == "paused"
     assert kind.counted == [1, 2, 3]
@@ -154,7 +164,7 @@ def test_one_that_nobody_runs_can_be_paused_and_cancelled(operation: Operation, 
 
 
 def test_cancel(operation: Operation, kind: Counting) -> None:
-    kind.between = lambda number: number == 2 and worker.cancel(operation)
+    kind.between = at(2, lambda: worker.cancel(operation))
     assert not worker.work(operation.pk)
     again(operation)
     assert (operation.state, operation.result) == ("cancelled", {"number": 3})
@@ -182,7 +192,7 @@ def test_a_rate_limit_is_kept_and_can_be_changed(
     monkeypatch.setattr("brokers.operations.worker.time.monotonic", lambda: clock[0])
     monkeypatch.setattr(worker, "NAP", 0.25)
     worker.set_rate(operation, 2)
-    kind.between = lambda number: number == 3 and worker.set_rate(operation, None)
+    kind.between = at(3, lambda: worker.set_rate(operation, None))
     while worker.work(operation.pk):
         pass
     assert kind.jobs[0].rate == 2
@@ -192,7 +202,7 @@ def test_a_rate_limit_is_kept_and_can_be_changed(
 
 
 def test_a_cluster_out_of_reach_is_waited_for(operation: Operation, kind: Counting) -> None:
-    tries = []
+    tries: list[int] = []
 
     def flaky(number: int) -> None:
         if number == 3 and len(tries) < 3:

@@ -16,7 +16,20 @@ CONNECT_TIMEOUT: Final = 2.0
 WATCH_TIMEOUT: Final = 6.0
 """Seconds of silence (servers send a sign of life every 2) after which a watched node counts as lost."""
 REPEATABLE: Final = frozenset(
-    {"ping", "snapshot", "queue", "definitions", "history", "message", "timeline", "replay_plan", "replay_status"}
+    {
+        "ping",
+        "snapshot",
+        "queue",
+        "definitions",
+        "history",
+        "message",
+        "timeline",
+        "replay_plan",
+        "replay_status",
+        "browse",
+        "dead_letter_queues",
+        "dead_letter_groups",
+    }
 )
 """Methods asked of another node when one is lost before it answered; others might be carried out twice."""
 

@@ -65,8 +65,8 @@ class MessagesApi:
 
     async def _publish(self, params: Params) -> object:
         vhost_name, exchange = text(params, "vhost", "/"), text(params, "exchange", DEFAULT_EXCHANGE)
-        key, body = text(params, "routing_key", ""), _payload(params)
-        properties = _properties(table(params, "properties", {}))
+        key, body = text(params, "routing_key", ""), payload_from(params)
+        properties = properties_from(table(params, "properties", {}))
         vhost = self._node.service.metadata.state.vhosts.get(vhost_name)
         if vhost is None:
             raise ControlError(protocol.NOT_FOUND, f"there is no vhost {vhost_name!r}")
@@ -184,7 +184,8 @@ def _clean(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _payload(params: Params) -> bytes:
+def payload_from(params: Params) -> bytes:
+    """The body that ``payload`` and ``payload_encoding`` describe. Raises ControlError ``bad-params``."""
     payload, encoding = text(params, "payload"), text(params, "payload_encoding", "string")
     if encoding == "string":
         return payload.encode()
@@ -196,7 +197,8 @@ def _payload(params: Params) -> bytes:
         raise ControlError(protocol.BAD_PARAMS, f"'payload' is no base64: {error}") from error
 
 
-def _properties(given: dict[str, object]) -> BasicProperties:
+def properties_from(given: dict[str, object]) -> BasicProperties:
+    """The properties that JSON describes. Raises ControlError ``bad-params``."""
     kinds: dict[str, type] = dict.fromkeys((field.name for field in fields(BasicProperties)), str)
     kinds.update(headers=dict, delivery_mode=int, priority=int, timestamp=int)
     values: dict[str, Any] = {}
