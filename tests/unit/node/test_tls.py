@@ -44,12 +44,12 @@ def test_ports_go_down_from_the_first_nodes_unless_one_is_given(config: ClusterC
 
 
 def test_who_is_asked_for_a_certificate(config: ClusterConfig) -> None:
-    for environment, mode in (
-        ({}, ssl.CERT_NONE),
-        ({"MQ_TLS_CA": "ca.pem"}, ssl.CERT_OPTIONAL),
-        ({"MQ_TLS_CA": "ca.pem", "MQ_TLS_VERIFY": "required"}, ssl.CERT_REQUIRED),
+    for ca, verify, mode in (
+        ("", "", ssl.CERT_NONE),
+        ("ca.pem", "", ssl.CERT_OPTIONAL),
+        ("ca.pem", "required", ssl.CERT_REQUIRED),
     ):
-        found = settings(config, **environment)
+        found = settings(config, MQ_TLS_CA=ca, MQ_TLS_VERIFY=verify)
         assert found is not None
         assert found.verify is mode
 
