@@ -4,12 +4,14 @@ from django.urls import include, path, register_converter
 
 from brokers.naming import NameConverter
 from brokers.views.failover import FailoverView
+from brokers.views.history import QueueHistoryView, RetainedMessageView
 from brokers.views.home import home
 from brokers.views.nodes import NodesView
 from brokers.views.operations import OperationsView, OperationView
 from brokers.views.overview import OverviewView
 from brokers.views.queue import QueueView
 from brokers.views.queues import QueuesView
+from brokers.views.replay import ReplayView
 
 register_converter(NameConverter, "name")
 
@@ -18,6 +20,13 @@ _cluster_pages = [
     path("queues/", QueuesView.as_view(), name="queues"),
     path("queues/<name:vhost>/<name:name>/", QueueView.as_view(), name="queue"),
     path("queues/<name:vhost>/<name:name>/failover/", FailoverView.as_view(), name="failover"),
+    path("queues/<name:vhost>/<name:name>/history/", QueueHistoryView.as_view(), name="queue-history"),
+    path(
+        "queues/<name:vhost>/<name:name>/history/<int:position>/",
+        RetainedMessageView.as_view(),
+        name="retained-message",
+    ),
+    path("queues/<name:vhost>/<name:name>/replay/", ReplayView.as_view(), name="replay"),
     path("nodes/", NodesView.as_view(), name="nodes"),
     path("operations/", OperationsView.as_view(), name="operations"),
     path("operations/<int:pk>/", OperationView.as_view(), name="operation"),

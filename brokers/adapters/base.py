@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from brokers.adapters.content import Content
+    from brokers.adapters.retained import Retained
 
 NodeState = Literal["running", "down", "starting", "draining"]
 QueueState = Literal["running", "electing", "no-quorum"]
 ReplicaRole = Literal["leader", "follower", "learner", "down"]
 Capability = Literal["transfer_leadership"]
+Fault = Literal["kill", "pause", "resume"]
 
 QueueKey = tuple[str, str]
 """A queue's vhost and name."""
@@ -201,6 +203,14 @@ class Cluster(ABC):
     def content(self) -> Content:
         """Definitions and whole queues, for backups. Raises ``Refused`` where there is no such thing."""
         raise Refused("this kind of cluster has no backups of its queues")
+
+    def retained(self) -> Retained:
+        """What queues retain, for history and replay. Raises ``Refused`` where nothing is retained."""
+        raise Refused("this kind of cluster does not retain settled messages")
+
+    def signal(self, node: str, fault: Fault) -> None:
+        """Kill, pause or resume a node's process. Raises ``Refused`` where it is not within reach."""
+        raise Refused("the processes of this kind of cluster are not within the console's reach")
 
     @abstractmethod
     def watch(self) -> AsyncGenerator[Change, None]:

@@ -15,6 +15,7 @@ from brokers.adapters.base import (
     ClusterError,
     ClusterUnavailable,
     Failover,
+    Fault,
     Node,
     NotFound,
     NotNow,
@@ -26,6 +27,9 @@ from brokers.adapters.base import (
 )
 from brokers.adapters.content import Content
 from brokers.adapters.embedded_content import EmbeddedContent
+from brokers.adapters.embedded_retained import EmbeddedRetained
+from brokers.adapters.processes import signal_node
+from brokers.adapters.retained import Retained
 from brokers.engine.config import ClusterConfig, ConfigError
 from brokers.engine.control.client import ControlClient, SyncControlClient
 from brokers.engine.control.protocol import (
@@ -101,6 +105,15 @@ class EmbeddedCluster(Cluster):
 
     def content(self) -> Content:
         return EmbeddedContent(self._call)
+
+    def retained(self) -> Retained:
+        return EmbeddedRetained(self._call)
+
+    def signal(self, node: str, fault: Fault) -> None:
+        rows = {row.name: row for row in self.snapshot().nodes}
+        if node not in rows:
+            raise NotFound(f"there is no node {node!r}; there are {', '.join(rows)}")
+        signal_node(self._home, rows[node], fault)
 
     def _call(
         self, method: str, params: dict[str, Any], timeout: float = 5.0, node: str | None = None

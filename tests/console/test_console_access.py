@@ -67,7 +67,7 @@ OPEN = {"login", "healthz", "readyz"}
 
 
 def test_every_address_but_a_few_asks_to_sign_in(row: Cluster) -> None:
-    values = {"cluster": "local", "vhost": "/", "name": "hello", "pk": 1}
+    values = {"cluster": "local", "vhost": "/", "name": "hello", "pk": 1, "position": 1}
     checked = 0
     for pattern in _patterns():
         if pattern.name in OPEN:

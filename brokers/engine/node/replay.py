@@ -31,6 +31,8 @@ REPLAYED_FROM = "x-replayed-from"
 WINDOW = 1000
 WINDOW_BYTES = 8 << 20
 """Messages and bytes that may be on their way unconfirmed."""
+FOLLOWED = 60.0
+"""A job that nobody has asked about for so many seconds stops: whoever began it is gone, or has paused it."""
 PAUSE = 0.25
 """Seconds between two looks at whether publishers may go on."""
 
@@ -132,6 +134,7 @@ class ReplayJob:
         self._room = asyncio.Event()
         self._refused_from: int | None = None
         self._cancelled = False
+        self._heard = now()
         self._task = asyncio.create_task(self._run())
 
     @property
@@ -144,6 +147,7 @@ class ReplayJob:
 
     def report(self) -> dict[str, Any]:
         """How it goes, as the control API says it."""
+        self._heard = self._now()
         return {
             "id": self.id,
             "state": self.state,
@@ -232,6 +236,8 @@ class ReplayJob:
 
     @property
     def _halted(self) -> bool:
+        if self._now() - self._heard > FOLLOWED:
+            self._cancelled = True
         return self._cancelled or self._refused_from is not None
 
     async def _wait_for_turn(self, began: float, sent: int) -> None:

@@ -49,6 +49,8 @@ class ReplayApi:
 
     async def _plan(self, params: Params) -> object:
         wanted = _filter(params)
+        if params.get("to_queue") is not None or params.get("to_exchange") is not None:
+            self._destination(params)
 
         async def act(info: QueueInfo, host: Host) -> object:
             first, end = _range(host, params)
