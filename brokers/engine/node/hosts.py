@@ -43,6 +43,8 @@ class Host:
         self.term = 0
         self.dirty = False
         self.failover: Failover | None = None
+        self._led = (0, 0)
+        """The last term led in, and how often before."""
         self.held: tuple[int, float] | None = None
         """A reader needs all from this position on, until that time of the loop."""
         self._cache: OrderedDict[int, Messages] = OrderedDict()
@@ -77,9 +79,11 @@ class Host:
 
     def lead(self, term: int, nodes: Iterable[int], settings: QueueSettings) -> QueueLeader:
         """This node leads the queue from now on."""
+        former, before = self._led
+        self._led = (term, before + 1 if former == term else 0)
         self.term = term
         self.leader = QueueLeader(
-            self.group, term, self.state, nodes, self.read, settings, wall_clock_ms()
+            self.group, term, self.state, nodes, self.read, settings, wall_clock_ms(), again=self._led[1]
         )
         return self.leader
 

@@ -76,6 +76,8 @@ class Queues:
         self._electing: dict[int, tuple[int, float]] = {}
         self._suspended: set[int] = set()
         """Groups that this node may still lead after a hand-over that failed."""
+        self._greeting: set[int] = set()
+        """Groups led here whose leader waits for nodes to say what their consumers hold."""
 
     # -- links ----------------------------------------------------------------------------------------
 
@@ -127,6 +129,8 @@ class Queues:
                 self.mark(host)
             return
         if isinstance(message, m.Hello):
+            if message.term < self.leaders.get(group, (0, 0))[1]:
+                return  # it does not know yet that it was deposed
             self.leaders[group] = (node, message.term)
             if group in self.on_hello:
                 self.on_hello[group](node, message.term)
@@ -134,6 +138,7 @@ class Queues:
         if link is not None:
             link.receive(node, message)
         elif isinstance(message, m.Hello):
+            self.send(node, m.Resuming(group, message.number))
             self.send(node, m.Resumed(group, message.term))
 
     # -- hosts ----------------------------------------------------------------------------------------
@@ -197,6 +202,7 @@ class Queues:
             self._suspended.add(host.group)
             return
         host.lead(term, [self._me, *self._peers.links], settings)
+        self._greeting.add(host.group)
         self.mark(host)
 
     # -- consensus ------------------------------------------------------------------------------------
@@ -365,6 +371,22 @@ class Queues:
             host = self.hosts.get(group)
             if host is None or not multi.is_leader(group):
                 self._suspended.discard(group)
-            elif not multi.status(group).transferring:
+                continue
+            status = multi.status(group)
+            # What was proposed before the hand-over has to be applied: the next leader must know of it.
+            if not status.transferring and host.state.applied >= status.last:
                 self._suspended.discard(group)
                 self._lead(host, host.term)
+
+    def wait_for_the_living(self) -> None:
+        """Leaders wait for what nodes' consumers hold only as long as these nodes are heard of."""
+        for group in list(self._greeting):
+            host = self.hosts.get(group)
+            leader = host.leader if host is not None else None
+            if host is None or leader is None or not leader.awaited:
+                self._greeting.discard(group)
+                continue
+            for node in leader.awaited:
+                if node != self._me and not self._replication.multi.hears(node):
+                    leader.give_up(node)
+                    self.mark(host)

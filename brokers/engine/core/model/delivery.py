@@ -46,6 +46,7 @@ class Slot:
         "order",
         "priority",
         "room",
+        "strays",
         "unsettled",
         "windowed",
     )
@@ -76,6 +77,9 @@ class Slot:
         self.order = order
         """Consumers of a queue have joined in this order."""
         self.unsettled: set[int] = set()
+        self.strays = 0
+        """How many more messages its client holds, which the queue has given to others since (or let go). They
+        count against its prefetch limit until it settles them."""
 
 
 class Scales:
@@ -120,6 +124,8 @@ class Dispatcher:
 
     def __init__(self, state: QueueState) -> None:
         self.state = state
+        self.fence = state.redelivered_below
+        """Positions below it may have been handed out before this leader's time."""
         self.slots: dict[ConsumerKey, Slot] = {}
         self._ring: list[Slot] = []
         self._turn = 0
@@ -172,8 +178,13 @@ class Dispatcher:
         """Whether the hand-out has not come to ``position`` yet."""
         return position >= self._next
 
+    def fence_off(self) -> None:
+        """This node led in the same term before: what it could hand out then may be in clients' hands."""
+        self.fence = max(self.fence, min(self.state.watermark, self.state.next_position))
+
     def attach(self, slot: Slot, outstanding: Iterable[Run] = ()) -> None:
         """A consumer joins, holding what an earlier leader gave it; those aren't handed out meanwhile."""
+        outstanding = list(outstanding)
         self.detach(slot.key)
         self.slots[slot.key] = slot
         if not slot.holder:
@@ -200,6 +211,7 @@ class Dispatcher:
                         self.scales.put(position, position + 1)
                     slot.unsettled.add(position)
                     self.unsettled += 1
+        slot.strays = sum(end - first for first, end in outstanding) - len(slot.unsettled)
         if len(returned) != before:
             self._returned = list(returned)
             heapify(self._returned)
@@ -247,16 +259,24 @@ class Dispatcher:
                     strangers.append(position)
         self.unsettled -= len(taken)
         if strangers:
+            strangers = self._still_there(strangers)
             self._take_from_others(strangers)
             taken = sorted(taken + strangers)
         self.settling += len(taken)
         return runs(taken)
+
+    def _still_there(self, positions: list[int]) -> list[int]:
+        """Those of the positions, unsettled in the state, whose settlement is not on its way already."""
+        back = set(self._returned)
+        back.update(self.limbo, *(slot.unsettled for slot in self.slots.values()))
+        return [p for p in positions if p in back or (self._ahead(p) and p not in self.held)]
 
     def _take_from_others(self, positions: list[int]) -> None:
         wanted = set(positions)
         for slot in self.slots.values():
             both = slot.unsettled & wanted
             slot.unsettled -= both
+            slot.strays += len(both)
             self.unsettled -= len(both)
         self.limbo -= wanted
         if self.scales is not None:
@@ -438,9 +458,9 @@ class Dispatcher:
             self._next = max(self._next, first if first <= ceiling else ceiling)
             return None
         end = min(end, first + limit)
-        redelivered = first < state.redelivered_below
+        redelivered = first < self.fence
         if redelivered:
-            end = min(end, state.redelivered_below)
+            end = min(end, self.fence)
         self._next = end
         return first, end, redelivered
 

@@ -51,9 +51,9 @@ class LaneDispatcher(Dispatcher):
         if run is None:
             return None
         first, end = run
-        redelivered = first < state.redelivered_below
-        if redelivered and end > state.redelivered_below:
-            end = state.redelivered_below
+        redelivered = first < self.fence
+        if redelivered and end > self.fence:
+            end = self.fence
             self._cursors.leave(end)
         return first, end, redelivered
 

@@ -88,6 +88,11 @@ class Multi:
         found = self._groups.get(group)
         return (found.leader or None) if found is not None else None
 
+    def hears(self, node: int) -> bool:
+        """Was anything heard of ``node`` within the election timeout?"""
+        peer = self._host.peers.get(node)
+        return peer is not None and peer.alive
+
     def status(self, group: int) -> Status:
         """This node's view of ``group``. Raises ``KeyError`` when it is not here."""
         return self._groups[group].status()

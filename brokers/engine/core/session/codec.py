@@ -35,7 +35,8 @@ _flat_layouts: dict[type[Any], Struct] = {
     m.Get: _flagged,
     m.Ask: _flagged,
     m.Answer: _four,
-    m.Hello: _two,
+    m.Hello: Struct(">BQQQ"),
+    m.Resuming: _two,
     m.Resumed: _two,
 }
 _types: list[type[Any]] = [
@@ -58,6 +59,7 @@ _types: list[type[Any]] = [
     m.Limit,
     m.Follow,
     m.Following,
+    m.Resuming,
 ]
 _codes = {cls: code for code, cls in enumerate(_types)}
 

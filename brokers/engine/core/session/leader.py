@@ -47,7 +47,8 @@ def merge(ranges: Iterable[Run]) -> list[Run]:
 class QueueLeader:
     """``receive`` what links send, ``applied`` what was committed; then take ``out`` and ``proposals``.
 
-    ``read(index)`` gives the publish entry at a log index; ``now`` is the wall clock in milliseconds.
+    ``read(index)`` gives the publish entry at a log index; ``now`` is the wall clock in milliseconds;
+    ``again``: how often the same node has led in the same term before; all that was proposed then is applied.
     """
 
     def __init__(
@@ -59,11 +60,15 @@ class QueueLeader:
         read: Callable[[int], Messages],
         settings: QueueSettings = DEFAULT,
         now: int = 0,
+        *,
+        again: int = 0,
     ) -> None:
         self.group = group
         self.term = term
         self.state = state
         self.dispatcher = dispatcher(state)
+        if again:
+            self.dispatcher.fence_off()
         self.upkeep = Upkeep(state, self.dispatcher, read)
         self.upkeep.take_over(now)
         self.upkeep.configure(settings)
@@ -94,27 +99,60 @@ class QueueLeader:
         self._gets: list[tuple[int, m.Get]] = []
         self._asks: list[tuple[int, m.Ask]] = []
         self._published: dict[int, int] = {}
+        self._hellos = again << 32
+        self._deaf: dict[int, int] = {}
+        """Nodes that have not answered their last hello yet, and its number: what they say is for another."""
+        self._unconfirmed: dict[int, dict[tuple[int, int], bool]] = {}
+        """By node: who was attached when it was greeted again, and has not been attached again since; whether
+        it was a consumer or a mere holder."""
         for node in self._awaited:
-            self.out.append((node, m.Hello(group, term)))
+            self.greet(node)
 
     # -- links ----------------------------------------------------------------------------------------
 
     def receive(self, node: int, message: m.Message) -> None:
         """A link's message from ``node``."""
+        if node in self._deaf and not self._hears(node, message):
+            return
         self.handlers[type(message)](self, node, message)
 
+    def _hears(self, node: int, message: m.Message) -> bool:
+        return isinstance(message, m.Resuming) and message.number == self._deaf[node]
+
     def greet(self, node: int) -> None:
-        """``node`` came (back) into reach."""
-        self.out.append((node, m.Hello(self.group, self.term)))
+        """``node`` came (back) into reach, or has to say again what is open."""
+        self._hellos += 1
+        self._deaf[node] = self._hellos
+        self._drop_requests(lambda n, request: n == node)
+        self.readers.remove_node(node)
+        former = self._unconfirmed.setdefault(node, {})
+        for key, slot in self.dispatcher.slots.items():
+            if key[0] == node:
+                former.setdefault(key, not slot.holder)
+        for key in former:
+            self.dispatcher.stop(key)
+        self.out.append((node, m.Hello(self.group, self.term, self._hellos)))
 
     def node_down(self, node: int) -> None:
         """``node`` is gone: its consumers hold nothing any more."""
         self._awaited.discard(node)
+        former = self._unconfirmed.pop(node, {})
         for key in [key for key in self.dispatcher.slots if key[0] == node]:
             self._leave(key)
+        if any(former.values()):
+            self._check_deserted()
         if self.readers.remove_node(node):
             self._check_deserted()
         self._drop_requests(lambda n, request: n == node)
+
+    @property
+    def awaited(self) -> frozenset[int]:
+        """Nodes whose consumers' messages are not known yet; nothing is handed out before that."""
+        return frozenset(self._awaited)
+
+    def give_up(self, node: int) -> None:
+        """``node`` does not say what its consumers hold: others may get it, marked as redelivered."""
+        self._awaited.discard(node)
 
     def _drop_requests(self, unwanted: Callable[[int, m.Get | m.Ask], bool]) -> None:
         """Forget requests that nobody waits for any more, wherever they wait."""
@@ -196,6 +234,7 @@ class QueueLeader:
         key = (node, message.consumer)
         slot = self.dispatcher.slots.get(key)
         before = len(slot.unsettled) if slot is not None else 0
+        named = sum(end - first for first, end in message.runs)
         if message.outcome == REQUEUE:
             park = self.upkeep.parks_returns
             self._given_back(self.dispatcher.give_back(key, message.runs, park), park)
@@ -208,7 +247,9 @@ class QueueLeader:
             self.acked += sum(end - first for first, end in taken)
         if slot is not None:
             if not slot.windowed:
-                slot.credit += before - len(slot.unsettled)
+                slot.credit += named
+            if slot.strays:
+                slot.strays = max(0, slot.strays - (named - (before - len(slot.unsettled))))
             if slot.holder and not slot.unsettled:
                 self.dispatcher.detach(key)
         self._to_answer.append((node, m.SettledTo(self.group, message.number)))
@@ -219,6 +260,7 @@ class QueueLeader:
         if not order:
             self._joined += 1
             order = self.term << 32 | self._joined
+        self._unconfirmed.get(node, {}).pop((node, message.consumer), None)
         if not in_use:
             slot = Slot(
                 (node, message.consumer),
@@ -302,7 +344,7 @@ class QueueLeader:
         slot = self.dispatcher.slots.get((node, message.consumer))
         if slot is None or slot.holder:
             return
-        held = 0 if message.windowed else len(slot.unsettled)
+        held = 0 if message.windowed else len(slot.unsettled) + slot.strays
         slot.credit = message.prefetch - held
         slot.windowed = message.windowed
         slot.room = WINDOW_BYTES if message.windowed else UNBOUNDED
@@ -346,9 +388,17 @@ class QueueLeader:
         count = sum(end - first for first, end in dropped)
         self._to_answer.append((node, m.Answer(self.group, message.request, count, self.consumers)))
 
+    def _resuming(self, node: int, message: m.Resuming) -> None:
+        self._deaf.pop(node, None)
+
     def _resumed(self, node: int, message: m.Resumed) -> None:
         if message.term == self.term:
             self._awaited.discard(node)
+            former = self._unconfirmed.pop(node, {})
+            for key in former:
+                self._leave(key)
+            if any(former.values()):
+                self._check_deserted()
 
     handlers: ClassVar[dict[type[m.Message], Callable[..., None]]] = {
         m.Publish: _publish,
@@ -360,6 +410,7 @@ class QueueLeader:
         m.Limit: _limit,
         m.Get: _get,
         m.Ask: _ask,
+        m.Resuming: _resuming,
         m.Resumed: _resumed,
     }
 

@@ -324,6 +324,7 @@ class QueueLink:
         self.flush()
         self.leader = node
         self.term = message.term
+        self._send(node, m.Resuming(self.group, message.number))
         for settlement in self._unsettled:
             self._send(node, settlement)
         for number, member in self._members.items():

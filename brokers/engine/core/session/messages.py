@@ -2,7 +2,8 @@
 
 Between two nodes they travel in order over the peer link; on one node they are handed over as they are.
 After a change of leader the new one says ``Hello``; each link then says again what is still open
-(settlements, consumers with what they hold, batches) and ends with ``Resumed``.
+(settlements, consumers with what they hold, batches), from ``Resuming`` to ``Resumed``. What it said before
+``Resuming`` was for the former leader, and counts no more.
 """
 
 from __future__ import annotations
@@ -184,10 +185,21 @@ class Answer(NamedTuple):
 
 
 class Hello(NamedTuple):
-    """Leader to every node: I lead this queue in ``term``; say what is open and end with ``Resumed``."""
+    """Leader to every node: I lead this queue in ``term``; say what is open, from ``Resuming`` to ``Resumed``.
+
+    ``number`` is another for every hello of a term.
+    """
 
     group: int
     term: int
+    number: int
+
+
+class Resuming(NamedTuple):
+    """Link to leader: here begins the answer to the hello ``number``."""
+
+    group: int
+    number: int
 
 
 class Resumed(NamedTuple):
@@ -216,5 +228,6 @@ Message = (
     | Ask
     | Answer
     | Hello
+    | Resuming
     | Resumed
 )
