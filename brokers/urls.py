@@ -3,6 +3,15 @@
 from django.urls import include, path, register_converter
 
 from brokers.naming import NameConverter
+from brokers.views.backups import (
+    BackupsView,
+    BackupView,
+    DefinitionsView,
+    NewBackupView,
+    RestoreView,
+    ScheduleView,
+    VerifyView,
+)
 from brokers.views.failover import FailoverView
 from brokers.views.history import QueueHistoryView, RetainedMessageView
 from brokers.views.home import home
@@ -28,6 +37,13 @@ _cluster_pages = [
     ),
     path("queues/<name:vhost>/<name:name>/replay/", ReplayView.as_view(), name="replay"),
     path("nodes/", NodesView.as_view(), name="nodes"),
+    path("backups/", BackupsView.as_view(), name="backups"),
+    path("backups/new/", NewBackupView.as_view(), name="backup-new"),
+    path("backups/schedule/", ScheduleView.as_view(), name="backup-schedule"),
+    path("backups/definitions/", DefinitionsView.as_view(), name="definitions"),
+    path("backups/of/<slug:name>/", BackupView.as_view(), name="backup"),
+    path("backups/of/<slug:name>/restore/", RestoreView.as_view(), name="backup-restore"),
+    path("backups/of/<slug:name>/verify/", VerifyView.as_view(), name="backup-verify"),
     path("operations/", OperationsView.as_view(), name="operations"),
     path("operations/<int:pk>/", OperationView.as_view(), name="operation"),
 ]

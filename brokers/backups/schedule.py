@@ -37,15 +37,22 @@ def tick(now: datetime | None = None) -> None:
 
 
 def start(
-    cluster: Cluster, queues: list[list[str]] | None = None, *, who: object = None, scheduled: bool = False
+    cluster: Cluster,
+    queues: list[list[str]] | None = None,
+    *,
+    who: object = None,
+    scheduled: bool = False,
+    reason: str = "",
+    begin: bool = True,
 ) -> Operation:
-    """Plan, confirm and begin a backup. Raises ClusterError when it can't be planned or is refused."""
+    """Plan, confirm and (by a worker) begin a backup. Raises ClusterError when that can't be."""
     plan = BackUp().plan(cluster, cluster.adapter(), {"queues": queues, "scheduled": scheduled})
     if plan.refusal:
         raise ClusterError(plan.refusal)
     what = "the whole cluster" if queues is None else f"{len(queues)} queues"
-    operation = runner.confirm(BackUp.name, cluster, what, plan, who=who)
-    worker.start(operation)
+    operation = runner.confirm(BackUp.name, cluster, what, plan, who=who, reason=reason)
+    if begin:
+        worker.start(operation)
     return operation
 
 
