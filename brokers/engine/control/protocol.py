@@ -152,7 +152,12 @@ class LineStream:
         return decode(await self.read_line())
 
     async def write_line(self, line: bytes) -> None:
-        """Send ``line`` (with its newline) and wait while the other side is slow to read."""
+        """Send ``line`` (with its newline) and wait while the other side is slow to read.
+
+        Raises OSError when the link is gone.
+        """
+        if self._writer.is_closing():
+            raise ConnectionResetError(f"the connection of {self.peer} is closed")  # uvloop: RuntimeError
         self._writer.write(line)
         await self._writer.drain()
 

@@ -239,6 +239,7 @@ class Node:
             self.pressure.loop_delay(now - last - TICK)
             last = now
             self.replication.tick(now)
+            self.peers.tick()
             self.queues.resume()
             self.queues.wait_for_the_living()
             self.queues.ring()
@@ -455,6 +456,14 @@ class Node:
         self.wake()
 
     def _on_frame(self, node: int, channel: int, frame: bytes) -> None:
+        try:
+            self._take_frame(node, channel, frame)
+        except ValueError:
+            raise  # the peer's fault: its link is closed
+        except Exception as error:
+            self.fail(error)  # ours, and whatever was under way is half done
+
+    def _take_frame(self, node: int, channel: int, frame: bytes) -> None:
         self._last_heard[node] = self.now()
         if channel == SESSION:
             self.queues.receive(node, frame)

@@ -27,6 +27,13 @@ MAX_UNREAD: Final = 128 * 1024 * 1024
 REDIAL: Final = 0.1
 """Seconds between attempts to reach a node."""
 CONNECT_TIMEOUT: Final = 2.0
+ALIVE: Final = 255
+"""Channel of frames that only say that their sender lives."""
+ALIVE_TICKS: Final = 25
+"""Such a frame is sent every so many ticks of the node (half a second)."""
+SILENT_TICKS: Final = 100
+"""A link that was not heard of for so many ticks (two seconds) is closed. A route may be lost, or a process
+stopped, without a word; in ticks, because a node that was stopped itself has to read before it judges."""
 
 _head = Struct(">IB")
 _log = logging.getLogger(__name__)
@@ -50,6 +57,8 @@ class PeerLink(asyncio.Protocol):
         self.node: int | None = None
         """The peer's id, once it is authenticated."""
         self.closed = False
+        self.silent = 0
+        """Ticks since something was heard."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport = cast(asyncio.Transport, transport)
@@ -71,6 +80,7 @@ class PeerLink(asyncio.Protocol):
             self._peers.lost(self)
 
     def data_received(self, data: bytes) -> None:
+        self.silent = 0
         if self._handshake is not None:
             data = self._continue_handshake(data)
         if not data or self.closed:
@@ -100,7 +110,8 @@ class PeerLink(asyncio.Protocol):
             if size - at < need:
                 break
             try:
-                receive(node, channel, data[at + _head.size : at + need])
+                if channel != ALIVE:
+                    receive(node, channel, data[at + _head.size : at + need])
             except ValueError as error:
                 self.fail(str(error))
                 return
@@ -219,6 +230,7 @@ class Peers:
         self._server: asyncio.Server | None = None
         self._dialers: dict[int, asyncio.Task[None]] = {}
         self._closing = False
+        self._ticks = 0
 
     def hello(self) -> dict[str, Any]:
         """What this node says of itself."""
@@ -285,6 +297,18 @@ class Peers:
         link.send(channel, parts)
         self._dirty.add(link)
         return True
+
+    def tick(self) -> None:
+        """Say that this node lives, and close links that have been silent for too long."""
+        self._ticks += 1
+        for link in list(self.links.values()):
+            link.silent += 1
+            if link.silent > SILENT_TICKS and link.transport is not None:
+                link.fail("it has been silent for too long")
+                link.transport.abort()
+            elif not self._ticks % ALIVE_TICKS:
+                link.send(ALIVE, ())
+                self._dirty.add(link)
 
     def flush(self) -> None:
         """Write everything queued in this turn."""

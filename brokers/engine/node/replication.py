@@ -90,7 +90,10 @@ class Replication:
         self._loop.call_soon_threadsafe(self._on_failure, error)
 
     def _on_synced(self, token: int) -> None:
-        self.multi.persisted(token, self._loop.time())
+        try:
+            self.multi.persisted(token, self._loop.time())
+        except Exception as error:
+            self._on_failure(error)  # the loop would only log it, and nothing would be committed any more
         self._wake()
 
     def propose(self, group: int, payload: bytes) -> tuple[int, int] | None:
