@@ -1,0 +1,1 @@
+"""AMQP features through real clients of three languages, one scenario each; see conftest.py."""
