@@ -23,7 +23,7 @@ from brokers.engine.core.model.queue_settings import settings
 from brokers.engine.core.model.queue_state import QueueState
 from brokers.engine.core.model.topology import DELAY_QUEUE, NodeInfo, QueueInfo
 from brokers.engine.core.raft.multi import empty_image
-from brokers.engine.core.raft.records import KIND_DATA, Entry, Snapshot
+from brokers.engine.core.raft.records import KIND_DATA, Entry, GroupImage, Snapshot
 from brokers.engine.core.raft.types import Membership, Role, RoleChange
 from brokers.engine.node.barrier import Barrier
 from brokers.engine.node.broker import NodeBroker
@@ -131,7 +131,7 @@ class Node:
 
     def _recover(self) -> None:
         images = {image.group: image for image in self.replication.images}
-        image = images.pop(METADATA_GROUP, None) or empty_image(METADATA_GROUP)
+        image = images.pop(METADATA_GROUP, None) or self._new_image(METADATA_GROUP)
         snapshot = self.replication.add_group(image, founders(self))
         if snapshot is not None and snapshot.state:
             self.service.metadata.restore(snapshot.state)
@@ -402,9 +402,18 @@ class Node:
         """Begin a replica of a queue on this node, with an empty log."""
         state = QueueState.founded(info.arguments)
         self.queues.add_replica(info.group, state)
-        self.replication.add_group(empty_image(info.group), members)
+        self.replication.add_group(self._new_image(info.group), members)
         # After a restart the log alone tells who founded the group, and what its state began with.
         self.replication.snapshot(info.group, 0, state.dump(), 1)
+
+    def _new_image(self, group: int) -> GroupImage:
+        """The image of a group of which the log has nothing: because it is new, or because that was lost.
+
+        Where damage took records of nobody knows which group, this replica may have voted and acknowledged
+        entries. It must not vote before its peers have repaired it.
+        """
+        lost = any(damage.group is None for damage in self.replication.log.damages)
+        return empty_image(group)._replace(damaged=1 if lost else None)
 
     def _queue_deleted(self, info: QueueInfo) -> None:
         self.delays.remove(info.group)
