@@ -12,6 +12,7 @@ from brokers.views.backups import (
     ScheduleView,
     VerifyView,
 )
+from brokers.views.drill import DrillsView, DrillView
 from brokers.views.failover import FailoverView
 from brokers.views.history import QueueHistoryView, RetainedMessageView
 from brokers.views.home import home
@@ -35,7 +36,9 @@ _cluster_pages = [
         RetainedMessageView.as_view(),
         name="retained-message",
     ),
+    path("queues/<name:vhost>/<name:name>/drill/", DrillView.as_view(), name="drill"),
     path("queues/<name:vhost>/<name:name>/replay/", ReplayView.as_view(), name="replay"),
+    path("drills/", DrillsView.as_view(), name="drills"),
     path("nodes/", NodesView.as_view(), name="nodes"),
     path("backups/", BackupsView.as_view(), name="backups"),
     path("backups/new/", NewBackupView.as_view(), name="backup-new"),

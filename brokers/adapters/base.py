@@ -208,8 +208,8 @@ class Cluster(ABC):
         """What queues retain, for history and replay. Raises ``Refused`` where nothing is retained."""
         raise Refused("this kind of cluster does not retain settled messages")
 
-    def signal(self, node: str, fault: Fault) -> None:
-        """Kill, pause or resume a node's process. Raises ``Refused`` where it is not within reach."""
+    def signal(self, node: Node, fault: Fault) -> None:
+        """Kill, pause or resume the process that ``node`` names. Raises ``Refused`` where it is out of reach."""
         raise Refused("the processes of this kind of cluster are not within the console's reach")
 
     @abstractmethod

@@ -109,11 +109,8 @@ class EmbeddedCluster(Cluster):
     def retained(self) -> Retained:
         return EmbeddedRetained(self._call)
 
-    def signal(self, node: str, fault: Fault) -> None:
-        rows = {row.name: row for row in self.snapshot().nodes}
-        if node not in rows:
-            raise NotFound(f"there is no node {node!r}; there are {', '.join(rows)}")
-        signal_node(self._home, rows[node], fault)
+    def signal(self, node: Node, fault: Fault) -> None:
+        signal_node(self._home, node, fault)
 
     def _call(
         self, method: str, params: dict[str, Any], timeout: float = 5.0, node: str | None = None

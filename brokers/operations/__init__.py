@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from brokers.operations.backup import BackUp
 from brokers.operations.base import Kind
+from brokers.operations.drill import Drill
 from brokers.operations.failover import Failover
 from brokers.operations.replay import ReplayKind
 from brokers.operations.restore import Restore
 from brokers.operations.verify import Verify
 
 KINDS: dict[str, Kind] = {
-    kind.name: kind for kind in (Failover(), ReplayKind(), BackUp(), Restore(), Verify())
+    kind.name: kind for kind in (Failover(), Drill(), ReplayKind(), BackUp(), Restore(), Verify())
 }
 """Name -> operation, as ``Operation.kind`` has it."""

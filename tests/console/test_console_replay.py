@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from io import StringIO
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
 
@@ -254,3 +257,20 @@ def test_an_older_kind_of_cluster_says_that_it_has_no_history(viewer: Client, ro
     answer = viewer.get(HISTORY)
     assert answer.status_code == 503
     assert "does not retain" in answer.content.decode()
+
+
+def test_the_command_runs_it_and_says_so_in_json(row: Cluster, retained: FakeRetained) -> None:
+    out = StringIO()
+    call_command("replay", "hello", first=10, end=60, to_queue="orders", rate=500, json=True, stdout=out)
+    said = json.loads(out.getvalue())
+    assert (said["state"], said["published"], said["error"]) == ("done", 50, "")
+    assert retained.started == [(10, 60, Target("/", queue="orders"), 500)]
+
+
+def test_the_command_can_only_look(row: Cluster, retained: FakeRetained) -> None:
+    out = StringIO()
+    call_command("replay", "hello", first=10, dry_run=True, json=True, stdout=out)
+    assert json.loads(out.getvalue()) == {"first": 10, "end": 100, "count": 90}
+    assert not Operation.objects.exists()
+    with pytest.raises(CommandError, match="Nothing matches"):
+        call_command("replay", "hello", first=100)
