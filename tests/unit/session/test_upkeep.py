@@ -220,6 +220,30 @@ def test_expiry_after_a_fail_over_counts_from_the_publish() -> None:
     assert [(letter.body, letter.outcome.name) for letter in queue.letters()] == [(b"a", "EXPIRE")]
 
 
+def test_a_snapshot_knows_that_messages_expire() -> None:
+    queue = Queue()
+    queue.publish(b"a", expiration="100")
+    queue.fail_over()
+    queue.wait(100)
+    assert queue.state.messages == 0
+
+
+def test_of_what_came_back_the_rest_stays_redelivered() -> None:
+    queue = Queue(message_ttl=100)
+    queue.publish(b"old")
+    queue.now += 50
+    queue.publish(b"young")
+    queue.consume(credit=2)
+    assert queue.delivered() == [0, 1]
+    queue.leader.receive(NODE, m.Detach(1, 1, True))
+    queue.work()
+    queue.wait(50)
+    assert (queue.ready, queue.state.messages) == (1, 1)
+    queue.consume(2)
+    (deliver,) = [x for x in queue.outbox if isinstance(x, m.Deliver)]
+    assert [(first, redelivered) for first, redelivered, _, _ in deliver.pieces] == [(1, True)]
+
+
 # Dead letters
 
 
@@ -404,6 +428,13 @@ def test_reject_publish_dlx() -> None:
     assert queue.state.messages == 1
 
 
+def test_reject_publish_dlx_without_an_exchange_only_refuses() -> None:
+    queue = Queue(max_length=1, overflow="reject-publish-dlx")
+    queue.publish(b"a", b"b")
+    assert not queue.leader.upkeep.letters
+    assert queue.letters() == []
+
+
 def test_bytes_drop_head() -> None:
     queue = Queue(max_length_bytes=10)
     queue.publish(b"x" * 6)
@@ -452,7 +483,11 @@ def test_delivery_limit() -> None:
         assert queue.delivered() == [0]
         queue.settle(REQUEUE, 0)
     assert queue.delivered() == [1]
-    assert [(x.body, x.outcome.name) for x in queue.letters()] == [(b"poison", "LIMIT")]
+    letters = queue.letters()
+    assert [(x.body, x.outcome.name) for x in letters] == [(b"poison", "LIMIT")]
+    queue.bury(letters)
+    queue.publish(b"more")
+    assert (queue.ready, queue.leader.dispatcher.waiting) == (1, 0)
 
 
 def test_consumers_that_leave_count_too() -> None:
@@ -541,6 +576,16 @@ def test_retries_survive_a_fail_over(retrying: Queue) -> None:
     assert queue.delivered() == [0, 1]
     queue.settle(REJECT, 0)
     assert bodies(queue.letters()) == [b"a"]
+
+
+def test_what_waits_for_its_retry_can_still_be_settled(retrying: Queue) -> None:
+    queue = retrying
+    queue.settle(REJECT, 0)
+    queue.settle(ACK, 0)
+    queue.settle(ACK, 1)
+    assert (queue.state.messages, queue.leader.dispatcher.waiting) == (0, 0)
+    queue.wait(200)
+    assert queue.delivered() == [1]
 
 
 def test_requeueing_uses_up_no_attempt(retrying: Queue) -> None:

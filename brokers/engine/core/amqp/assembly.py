@@ -13,6 +13,7 @@ from brokers.engine.core.amqp.errors import (
     syntax_error,
     unexpected_frame,
 )
+from brokers.engine.core.amqp.expiration import EXPIRATION, parse_expiration
 from brokers.engine.core.amqp.port import DIRECT_REPLY_TO
 from brokers.engine.core.amqp.properties import (
     HEADER,
@@ -119,6 +120,8 @@ def accept_header(connection: Connection, header: bytes) -> bool:
             raise precondition_failed(
                 f"user_id property set to '{claimed}' but authenticated user was '{user}'"
             )
+    if flags & EXPIRATION:
+        parse_expiration(decode_properties(header).expiration or "")
     if flags & REPLY_TO and _DIRECT_REPLY in header:
         return True
     if flags & HEADERS and (_CC in header or _BCC in header):

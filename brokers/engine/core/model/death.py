@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from struct import Struct
 
 from brokers.engine.core.amqp.constants import CLASS_BASIC
+from brokers.engine.core.amqp.expiration import EXPIRATION
 from brokers.engine.core.amqp.properties import HEADER, HEADERS, PROPERTIES, decode_properties
 from brokers.engine.core.amqp.table import Timestamp, encode_field, raw_fields
 from brokers.engine.core.model.entries import Settled
@@ -24,8 +25,6 @@ REASONS: Mapping[Settled, str] = {
 }
 """What ``x-death`` calls the ways in which a message leaves a queue for its dead-letter exchange."""
 
-EXPIRATION = 0x0100
-"""The flag of the property ``expiration``."""
 _long = Struct(">q")
 _size = Struct(">I")
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from heapq import heappop, heappush
 from typing import NamedTuple
 
+from brokers.engine.core.amqp.expiration import EXPIRATION, parse_expiration
 from brokers.engine.core.amqp.properties import decode_properties
 from brokers.engine.core.model import entries
-from brokers.engine.core.model.death import EXPIRATION
 from brokers.engine.core.model.delivery import Dispatcher, Scales
 from brokers.engine.core.model.entries import Messages, Run, Settled, split
 from brokers.engine.core.model.intervals import runs
@@ -398,6 +398,6 @@ def _lower(life: int | None, ttl: int | None) -> int:
 
 
 def _expiration(header: bytes) -> int | None:
-    """The property ``expiration`` in milliseconds; None where there is none or it is no number."""
+    """The property ``expiration`` in milliseconds, checked when the message came in; None without one."""
     text = decode_properties(header).expiration
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+    return None if text is None else parse_expiration(text)
