@@ -75,6 +75,26 @@ peek                      {"vhost"?, "name", "count"? (10),        {"messages": 
                                                                    "properties", "headers", "payload",
                                                                    "payload_encoding", "payload_bytes",
                                                                    "truncated"}]}; nothing changes by it
+history                   {"vhost"?, "name", "first"? | "at"?      {"oldest", "end", "first", "messages": rows
+                          (ms since 1970), "count"? (50),          as peek's, "state" also "settled" and
+                          "max_bytes"? (256)}                      "dying", with "holder" (a node),
+                                                                   "returned", "redelivered"; null where not
+                                                                   known}
+message                   {"vhost"?, "name", "position",           one such row; ``not-found`` when it is not
+                          "max_bytes"? (65536)}                    retained
+timeline                  {"vhost"?, "name"}                       {"buckets": [{"at", "until", "first",
+                                                                   "end", "settled"}]}
+replay_plan               {"vhost"?, "name", "first"?, "end"?,     {"oldest", "first", "end", "count", "bytes",
+                          "since"?, "until"? (ms), "match_key"?,   "messages", "counted_to"}; counts for a
+                          "match_headers"?, "from"?, "preview"?,   while: ask again with "from" until
+                          "to_..."?}                               counted_to is end
+replay_start              {"vhost"?, "name", "id", "first",        a job: {"id", "node", "state", "cursor",
+                          "end", "match_..."?, "rate"?,            "end", "published", "unroutable", "gone",
+                          "to_vhost"?, "to_queue" |                "waiting", "error"}; it stops when it is
+                          "to_exchange", "to_routing_key"?}        not asked about for a minute
+replay_status             {"id", "node"}                           the job; ``not-found`` once its node has
+                                                                   been restarted, ``unavailable``
+replay_cancel             {"id", "node"}                           the job, stopped
 close_connection          {"id", "reason"?}                        the client is told 320 and the reason
 ========================= ======================================== =======================================
 
