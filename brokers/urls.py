@@ -12,18 +12,24 @@ from brokers.views.backups import (
     ScheduleView,
     VerifyView,
 )
+from brokers.views.dead_letter_messages import DeadLetterMessagesView, DeadLetterMessageView, ExportView
+from brokers.views.dead_letters import DeadLetterQueueView, DeadLettersView
 from brokers.views.drill import DrillsView, DrillView
 from brokers.views.failover import FailoverView
 from brokers.views.history import QueueHistoryView, RetainedMessageView
 from brokers.views.home import home
 from brokers.views.nodes import NodesView
+from brokers.views.operation_control import OperationControlView
 from brokers.views.operations import OperationsView, OperationView
 from brokers.views.overview import OverviewView
 from brokers.views.queue import QueueView
 from brokers.views.queues import QueuesView
+from brokers.views.redrive import DiscardView, RedriveView
 from brokers.views.replay import ReplayView
 
 register_converter(NameConverter, "name")
+
+_DEAD = "dead-letters/<name:vhost>/<name:name>"
 
 _cluster_pages = [
     path("", OverviewView.as_view(), name="overview"),
@@ -49,6 +55,14 @@ _cluster_pages = [
     path("backups/of/<slug:name>/verify/", VerifyView.as_view(), name="backup-verify"),
     path("operations/", OperationsView.as_view(), name="operations"),
     path("operations/<int:pk>/", OperationView.as_view(), name="operation"),
+    path("operations/<int:pk>/control/", OperationControlView.as_view(), name="operation-control"),
+    path("dead-letters/", DeadLettersView.as_view(), name="dead-letters"),
+    path(f"{_DEAD}/", DeadLetterQueueView.as_view(), name="dead-letter-queue"),
+    path(f"{_DEAD}/messages/", DeadLetterMessagesView.as_view(), name="dead-letter-messages"),
+    path(f"{_DEAD}/messages/<int:position>/", DeadLetterMessageView.as_view(), name="dead-letter-message"),
+    path(f"{_DEAD}/redrive/", RedriveView.as_view(), name="redrive"),
+    path(f"{_DEAD}/discard/", DiscardView.as_view(), name="discard"),
+    path(f"{_DEAD}/export/", ExportView.as_view(), name="export"),
 ]
 
 urlpatterns = [

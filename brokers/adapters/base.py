@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from brokers.adapters.content import Content
+    from brokers.adapters.dead_letters import DeadLetters
     from brokers.adapters.retained import Retained
 
 NodeState = Literal["running", "down", "starting", "draining"]
@@ -203,6 +204,10 @@ class Cluster(ABC):
     def content(self) -> Content:
         """Definitions and whole queues, for backups. Raises ``Refused`` where there is no such thing."""
         raise Refused("this kind of cluster has no backups of its queues")
+
+    def dead_letters(self) -> DeadLetters:
+        """Dead letters and what can be done to them. Raises ``Refused`` where nothing can."""
+        raise Refused("this console cannot look into the dead letters of this kind of cluster")
 
     def retained(self) -> Retained:
         """What queues retain, for history and replay. Raises ``Refused`` where nothing is retained."""

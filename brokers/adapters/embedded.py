@@ -26,7 +26,9 @@ from brokers.adapters.base import (
     Transfer,
 )
 from brokers.adapters.content import Content
+from brokers.adapters.dead_letters import DeadLetters
 from brokers.adapters.embedded_content import EmbeddedContent
+from brokers.adapters.embedded_dead_letters import EmbeddedDeadLetters
 from brokers.adapters.embedded_retained import EmbeddedRetained
 from brokers.adapters.processes import signal_node
 from brokers.adapters.retained import Retained
@@ -105,6 +107,9 @@ class EmbeddedCluster(Cluster):
 
     def content(self) -> Content:
         return EmbeddedContent(self._call)
+
+    def dead_letters(self) -> DeadLetters:
+        return EmbeddedDeadLetters(self._call)
 
     def retained(self) -> Retained:
         return EmbeddedRetained(self._call)

@@ -9,6 +9,9 @@ from django.http import QueryDict
 
 from brokers.live.page import Context, Page, Part, Rows
 from brokers.live.state import Delta, State
+from brokers.models import Operation
+from brokers.operations import KINDS
+from brokers.operations.long import LongKind
 from brokers.views.base import PageView
 
 PAGE_SIZE: Final = 50
@@ -61,7 +64,12 @@ class OperationPage(Page):
     def context(self, state: State) -> dict[str, Any]:
         found = self.cluster.operations.select_related("who")
         operation = found.filter(pk=self.names["pk"]).first()
-        return {"operation": operation, "missing": operation is None}
+        long = operation is not None and isinstance(KINDS.get(operation.kind), LongKind)
+        return {
+            "operation": operation,
+            "missing": operation is None,
+            "steered": operation is not None and long and operation.state in Operation.OPEN,
+        }
 
     def parts(self, context: Context) -> Iterator[Part | Rows]:
         yield Part("operation/_operation.html")

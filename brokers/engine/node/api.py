@@ -19,8 +19,8 @@ from brokers.engine.node.digest import digest
 from brokers.engine.node.history_api import HistoryApi
 from brokers.engine.node.peers import JSON
 from brokers.engine.node.redrive import RedriveApi
-from brokers.engine.node.survey import SurveyApi
 from brokers.engine.node.replay_api import ReplayApi
+from brokers.engine.node.survey import SurveyApi
 from brokers.engine.node.view import ClusterView
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from django.core.management.base import BaseCommand, CommandError
 
 from brokers.adapters.base import ClusterError, Queue
 from brokers.live.problems import queue_name
-from brokers.management.following import follow
-from brokers.models import Cluster, Operation
+from brokers.management.progress import finish
+from brokers.models import Cluster
 from brokers.operations import runner, worker
 from brokers.operations.discard import Discard
 from brokers.operations.long import LongKind
@@ -125,22 +125,4 @@ class Command(BaseCommand):
         operation = runner.confirm(kind.name, cluster, target, plan, who=None, reason=options["reason"])
         if options["rate"]:
             worker.set_rate(operation, options["rate"])
-        operation = follow(operation, None if options["json"] else self.stderr)
-        if options["json"]:
-            self.stdout.write(json.dumps(_as_json(operation)))
-        elif operation.state == Operation.State.DONE:
-            self.stdout.write(operation.step)
-        if operation.state != Operation.State.DONE:
-            raise CommandError(operation.error or f"it was {operation.state}")
-
-
-def _as_json(operation: Operation) -> dict[str, Any]:
-    result = operation.result
-    return {
-        "operation": operation.pk,
-        "state": operation.state,
-        "done": result.get("done", 0),
-        "kept": result.get("kept", {}),
-        "came_back": result.get("came_back", 0),
-        "error": operation.error,
-    }
+        finish(self, operation, options["json"])
