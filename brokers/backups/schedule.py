@@ -6,8 +6,10 @@ import logging
 from datetime import datetime, timedelta
 from typing import Final
 
+from celery import current_app
 from django.db import IntegrityError, transaction
 from django.utils import timezone
+from kombu.exceptions import OperationalError
 
 from brokers.adapters.base import ClusterError
 from brokers.backups.retention import expired
@@ -18,6 +20,9 @@ from brokers.operations.backup import BackUp
 
 logger = logging.getLogger(__name__)
 
+VERIFY: Final = "brokers.tasks.verify_backup"
+RESEND: Final = timedelta(minutes=2)
+"""A proof that has not begun after so long is asked for again."""
 GRACE: Final = timedelta(minutes=15)
 """How much later than planned a backup may be complete before that is a problem."""
 
@@ -30,6 +35,11 @@ def tick(now: datetime | None = None) -> None:
             _begin(row, now)
         _notice(row, now)
         _thin_out(row)
+    waiting = Operation.objects.filter(
+        kind="verify", state=Operation.State.CONFIRMED, created__lt=now - RESEND
+    )
+    for pk in waiting.values_list("pk", flat=True):
+        _send(pk)
     for event in Event.objects.filter(kind=Event.Kind.NO_BACKUP, ended__isnull=True):
         if not BackupSchedule.objects.filter(cluster=event.cluster, enabled=True).exists():
             event.ended = now
@@ -54,6 +64,18 @@ def start(
     if begin:
         worker.start(operation)
     return operation
+
+
+def prove(operation: Operation) -> None:
+    """Have a worker run a confirmed proof. When no task can be sent, ``tick`` sends one later."""
+    transaction.on_commit(lambda: _send(operation.pk))
+
+
+def _send(pk: int) -> None:
+    try:
+        current_app.send_task(VERIFY, [pk], retry=False)
+    except (OperationalError, OSError) as error:
+        logger.warning("proof %d waits, no task can be sent: %s", pk, error)
 
 
 def recovery_point(cluster: Cluster) -> datetime | None:

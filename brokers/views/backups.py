@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from django import forms
 from django.contrib import messages
-from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
@@ -23,7 +22,6 @@ from brokers.operations import runner, worker
 from brokers.operations.backup import BackUp
 from brokers.operations.restore import Restore
 from brokers.operations.verify import Verify
-from brokers.tasks import verify_backup
 from brokers.views.base import ClusterView, PageView
 
 LISTED: Final = 100
@@ -225,7 +223,7 @@ class VerifyView(OperatorView):
         operation = runner.confirm(
             Verify.name, self.cluster, target, plan, who=request.user, reason=self.reason
         )
-        transaction.on_commit(lambda: verify_backup.delay(operation.pk))
+        schedule.prove(operation)
         return redirect("operation", self.cluster.slug, operation.pk)
 
 

@@ -144,11 +144,17 @@ def test_verifying_is_a_task(
     django_capture_on_commit_callbacks: Any,
 ) -> None:
     sent: list[int] = []
-    monkeypatch.setattr(verify_backup, "delay", sent.append)
+    monkeypatch.setattr(schedule, "_send", sent.append)
     assert "30 messages" in operator.get(f"{LIST}of/{backup.name}/verify/").content.decode()
     with django_capture_on_commit_callbacks(execute=True):
         operator.post(f"{LIST}of/{backup.name}/verify/")
-    assert sent == [Operation.objects.get(kind="verify").pk]
+    waiting = Operation.objects.get(kind="verify")
+    assert sent == [waiting.pk]
+    schedule.tick(waiting.created + timedelta(minutes=1))
+    assert sent == [waiting.pk]
+    schedule.tick(waiting.created + timedelta(minutes=3))  # the task was lost
+    assert sent == [waiting.pk, waiting.pk]
+    assert verify_backup.name == schedule.VERIFY
 
 
 def test_definitions_are_downloaded(row: Cluster, content: FakeContent, operator: Client) -> None:
