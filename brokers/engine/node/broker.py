@@ -274,9 +274,7 @@ class NodeBroker:
         exchange, _ = names(route)
         return exchange in self._metadata.state.vhost(vhost).delays and delay_of(headers) > 0
 
-    def _target(
-        self, vhost: str, exchange: str, key: str, header: bytes, also: Sequence[str] = ()
-    ) -> Target:
+    def _target(self, vhost: str, exchange: str, key: str, header: bytes, also: Sequence[str] = ()) -> Target:
         def headers() -> Mapping[str, object]:
             properties = decode_properties(header)
             return MessageHeaders(properties, properties.headers or {})

@@ -273,9 +273,7 @@ def test_transactions_and_confirms_exclude_each_other(
 ) -> None:
     client = opened()
     client.exchange(before)
-    assert client.exchange(method) == [
-        channel_error(code, text, method.class_id, method.method_id)
-    ]
+    assert client.exchange(method) == [channel_error(code, text, method.class_id, method.method_id)]
 
 
 def test_methods_for_several_channels_in_one_read() -> None:

@@ -57,6 +57,9 @@ class Confirms:
     def confirmed(self, first: int, last: int) -> None:
         self.confirmed_tags += range(first, last + 1)
 
+    def refused(self, first: int, last: int) -> None:
+        raise AssertionError(f"{first} to {last} were refused, though nothing is full")
+
 
 class World:
     """Three nodes that share one committed log (consensus is somebody else's test)."""
@@ -268,7 +271,7 @@ def test_consumer_without_prefetch_is_not_sent_more_than_its_socket_takes() -> N
 def test_exclusive_consumer_keeps_others_out() -> None:
     world = World()
     world.elect(1)
-    answers: list[bool] = []
+    answers: list[bool | None] = []
     first, second = FakeConsumer(exclusive=True), FakeConsumer()
     world.links[1].attach(cast(Consumer, first), 1, answers.append)
     world.settle()

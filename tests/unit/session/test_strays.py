@@ -7,6 +7,7 @@ from typing import cast
 from brokers.engine.core.amqp.consumer import Consumer
 from brokers.engine.core.amqp.port import Outcome
 from brokers.engine.core.model.delivery import Dispatcher, Slot
+from brokers.engine.core.model.queue_state import QueueState
 from brokers.engine.core.session import messages as m
 from tests.unit.model.test_delivery import handed, publish
 from tests.unit.model.test_delivery import state as state
@@ -54,7 +55,7 @@ def test_messages_that_others_have_by_now_count_against_a_new_limit() -> None:
     assert len(late.held) == 3
 
 
-def test_what_is_settled_twice_before_it_is_committed_leaves_once(state) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_settled_twice_before_it_is_committed_leaves_once(state: QueueState) -> None:
     publish(state, 2)
     dispatcher = Dispatcher(state)
     dispatcher.attach(Slot((1, 7), credit=2))

@@ -26,8 +26,8 @@ def reader(offset: object, prefetch: int = 0) -> FakeConsumer:
     return FakeConsumer(prefetch=prefetch, arguments={OFFSET: offset})
 
 
-def attach(world: World, node: int, number: int, consumer: FakeConsumer) -> list[bool]:
-    answers: list[bool] = []
+def attach(world: World, node: int, number: int, consumer: FakeConsumer) -> list[bool | None]:
+    answers: list[bool | None] = []
     world.links[node].attach(cast(Consumer, consumer), number, answers.append)
     world.settle()
     return answers
@@ -106,6 +106,7 @@ def test_what_is_not_retained_is_passed_over(world: World) -> None:
 def test_offsets_that_mean_something() -> None:
     assert parse_offset(Timestamp(5)) == (Start.TIME, 5000)
     assert parse_offset(0) == (Start.POSITION, 0)
-    for nonsense in ("middle", -1, True, None, 1.5, []):
+    nonsenses: tuple[object, ...] = ("middle", -1, True, None, 1.5, [])
+    for nonsense in nonsenses:
         with pytest.raises(ValueError, match="x-stream-offset"):
             parse_offset(nonsense)

@@ -11,7 +11,7 @@ import pytest
 from brokers.engine.core.raft.records import KIND_CONFIG, KIND_NOOP, Entry, HardState, Removed, Snapshot
 from brokers.engine.storage.compact import Plan
 from brokers.engine.storage.errors import DamagedRecord, StorageError
-from tests.unit.storage.model import apply, difference, random_call
+from tests.unit.storage.model import State, apply, difference, random_call
 from tests.unit.storage.opened import SMALL, Opened, entry
 from tests.unit.storage.power import PowerCut, PowerDisk
 
@@ -105,7 +105,7 @@ def test_power_cuts_during_compaction(seed: int, tmp_path: Path):
     rng = random.Random(seed)
     folder = tmp_path / "log"
     log = Opened(folder)
-    state = {}
+    state: State = {}
     for _ in range(60):
         call = random_call(state, rng)
         log.write(*call)

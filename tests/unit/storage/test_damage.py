@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from brokers.engine.core.raft.records import HardState, Removed, Snapshot
+from brokers.engine.core.raft.records import HardState, Record, Removed, Snapshot
 from brokers.engine.storage import format as fmt
 from brokers.engine.storage.errors import DamagedRecord
 from tests.unit.storage.model import GroupModel, State, apply
@@ -34,7 +34,7 @@ def _write(folder: Path, *, clean: bool) -> State:
     rng = random.Random(1)
     state: State = {}
     for turn in range(1, 25):
-        call = [entry(group, turn, 1 + turn // 10, rng.randint(0, 300)) for group in (1, 2, 3)]
+        call: list[Record] = [entry(group, turn, 1 + turn // 10, rng.randint(0, 300)) for group in (1, 2, 3)]
         if turn % 7 == 0:
             call.append(HardState(1 + turn % 3, 1 + turn // 10, turn))
         if turn == 15:

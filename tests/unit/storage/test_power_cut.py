@@ -9,6 +9,7 @@ import contextlib
 import os
 import random
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,10 @@ def test_power_cuts(seed: int, tmp_path: Path):
         state = _reopened(folder, settings, states[acknowledged:], seed)
 
 
+def _synced_or_off(log: Opened, disk: PowerDisk, token: int) -> bool:
+    return log.synced >= token or disk.off
+
+
 def _run_until_cut(folder: Path, settings, rng: random.Random, state: State) -> tuple[list[State], int]:
     """Append until the power goes: the states after each call, and how many calls were called durable."""
     disk = PowerDisk(folder, rng, rng.randint(0, 150))
@@ -49,7 +54,7 @@ def _run_until_cut(folder: Path, settings, rng: random.Random, state: State) -> 
                 break
             states.append(apply(states[-1], call))
             if rng.random() < 0.5:
-                log.until(lambda token=token: log.synced >= token or disk.off)
+                log.until(partial(_synced_or_off, log, disk, token))
             if rng.random() < 0.3:
                 _release(log, states[-1])
         log.until(lambda: log.synced == len(states) - 1 or disk.off)

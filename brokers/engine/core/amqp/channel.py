@@ -288,9 +288,7 @@ class Channel:
                     self.returned(NO_ROUTE, "NO_ROUTE", publish.route, publish.header, publish.body)
                 tx.answered(1)
                 continue
-            target.publish(
-                self, tx.published, publish.route, publish.header, publish.body, publish.mandatory
-            )
+            target.publish(self, tx.published, publish.route, publish.header, publish.body, publish.mandatory)
         tx.sent()
 
     def returned(self, code: int, text: str, route: bytes, header: bytes, body: bytes) -> None:

@@ -55,7 +55,6 @@ class Queue(Protocol):
         """The client has settled these deliveries of ``consumer``. Called on the hot path: cheap, queues only."""
         ...
 
-
     def limit(self, consumer: Consumer) -> None:
         """``consumer.prefetch`` has changed."""
         ...
@@ -87,9 +86,7 @@ class Broker(Protocol):
         """Check a password; the error (403 ACCESS_REFUSED, RabbitMQ's text) or None."""
         ...
 
-    def open(
-        self, connection: Connection, vhost: str, done: Callable[[AmqpError | None], None]
-    ) -> None:
+    def open(self, connection: Connection, vhost: str, done: Callable[[AmqpError | None], None]) -> None:
         """The user of ``connection`` opens ``vhost``: 530 NOT_ALLOWED when missing or refused."""
         ...
 

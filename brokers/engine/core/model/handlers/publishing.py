@@ -11,9 +11,7 @@ from brokers.engine.core.model.topology import DEFAULT_EXCHANGE, Kind
 from brokers.engine.core.model.vhost import VHost
 
 
-def publishable(
-    metadata: Metadata, vhost: str, user: str, exchange: str, keys: Sequence[str] = ()
-) -> VHost:
+def publishable(metadata: Metadata, vhost: str, user: str, exchange: str, keys: Sequence[str] = ()) -> VHost:
     """The vhost to route in, when ``user`` may publish to ``exchange`` with each of the routing ``keys``.
 
     Holds until ``metadata.generation`` changes. Raises ``AmqpError``: 403 without write permission or for
