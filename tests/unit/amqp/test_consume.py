@@ -340,6 +340,18 @@ def test_prefetch_by_size_is_not_implemented() -> None:
     ]
 
 
+def test_who_deletes_a_queue_hears_of_that_before_its_consumers_do() -> None:
+    client = opened()
+    client.exchange(m.BasicConsume("q", "t"))
+    client.broker.hold = True
+    client.receive(method_frame(1, m.QueueDelete("q")))
+    (consumer,) = client.broker.consumers
+    client.connection.channels[1].cancelled_by_broker(consumer)
+    assert client.methods() == []
+    client.broker.answer()
+    assert [method for _, method in client.methods()] == [m.QueueDeleteOk(0), m.BasicCancel("t", True)]
+
+
 def test_the_channels_limit_is_shared_and_acks_make_room() -> None:
     client = opened()
     client.exchange(m.BasicQos(0, 3, True), m.BasicConsume("q", "one"), m.BasicConsume("q", "two"))

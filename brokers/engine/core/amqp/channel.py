@@ -66,6 +66,8 @@ class Channel:
         """The queue declared last: what an empty queue name means."""
         self._assembly: Assembly | None = None
         self._busy: object | None = None
+        self._notices: list[m.BasicCancel] = []
+        """Said after the answer that is waited for: who deletes a queue hears of that before its consumers do."""
         self._backlog: deque[tuple[int, bytes]] = deque()
         self._backlog_size = 0
         self._draining = False
@@ -169,6 +171,10 @@ class Channel:
 
     def resume(self) -> None:
         """Take what has waited, until something has to wait again."""
+        if self._notices and self._busy is None and self.state is ChannelState.OPEN:
+            notices, self._notices = self._notices, []
+            for notice in notices:
+                self.send(notice)
         if self._draining:
             return
         self._draining = True
@@ -304,7 +310,11 @@ class Channel:
             return
         self.remove_consumer(consumer)
         if self.connection.capable("consumer_cancel_notify"):
-            self.send(m.BasicCancel(consumer.tag, nowait=True))
+            notice = m.BasicCancel(consumer.tag, nowait=True)
+            if self._busy is None:
+                self.send(notice)
+            else:
+                self._notices.append(notice)
 
     # Consumers and what they hold.
 
