@@ -64,6 +64,11 @@ class Console:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
+    def env(self) -> dict[str, str]:
+        """The environment that the server runs in, for other programs of the same console."""
+        return self._env
+
+    @property
     def log(self) -> Path:
         """What the server printed."""
         return self.cluster.config.home / "logs" / "web.log"

@@ -95,8 +95,43 @@ replay_start              {"vhost"?, "name", "id", "first",        a job: {"id",
 replay_status             {"id", "node"}                           the job; ``not-found`` once its node has
                                                                    been restarted, ``unavailable``
 replay_cancel             {"id", "node"}                           the job, stopped
+dead_letter_queues        {}                                       {"queues": [{"vhost", "name", "sources",
+                                                                   "source_count", "holds_dead"}],
+                                                                   "silent": [nodes that gave no answer]}
+dead_letter_groups        {"vhost"?, "name"}                       {"groups": [{"id", "reason", "queue",
+                                                                   "routing_key", "exception", "shape",
+                                                                   "count", "position", "oldest",
+                                                                   "newest"}], "group_count", "counted",
+                                                                   "messages", "end", "over_time":
+                                                                   [{"at", "seconds", "count"}]}
+browse                    {"vhost"?, "name", "from"?, "until"?,    {"messages": as peek, with "group" and
+                          "positions"?, "groups"?, "count"? (50),  "cause", "next": position | null, "end"}
+                          "max_bytes"?}
+redrive                   the selection of browse, "run",          {"next", "done", "kept": {why: count},
+                          "exchange"?, "routing_key"?, "unsure"?,  "originals", "came_back", "watched"}; the
+                          "edit"?, "watch"?                        same "run" and "from": the same batch
+discard                   the selection of browse, "run"           as redrive
 close_connection          {"id", "reason"?}                        the client is told 320 and the reason
 ========================= ======================================== =======================================
+
+For backups (docs/backups.md); ``queues`` is a list of [vhost, name], ``data`` base64 of blocks
+(``core/model/blocks.py``):
+
+==================== ========================================== ==========================================
+method               params                                     result
+==================== ========================================== ==========================================
+definitions          {}                                         {"cluster", "definitions": by section}
+import_definitions   {"definitions"}                            {"made", "kept": counts by section,
+                                                                "conflicts": [texts]}
+backup_open          {"queues"}; at a node with replicas        {"queues": [{"group", "runs", "next",
+                                                                "messages", "bytes"}]}
+backup_end           {"queues"}; at the node that leads them    {"queues": [{"group", "end"}]}
+backup_hold          {"queues", "positions"}                    {}; kept readable for two minutes
+backup_read          {"vhost"?, "name", "group", "runs",        {"data", "done", "at", "skip", "gone"}
+                     "skip"?, "max_bytes"?}
+backup_write         {"vhost"?, "name", "data", "mark"?,        {"written", "refused"}, once committed
+                     "upload"?, "more"?}
+==================== ========================================== ==========================================
 
 Snapshot::
 
