@@ -22,6 +22,8 @@ from mqconsole.supervisor.program import end_with_parent
 START: Final = 60.0
 """Seconds the node has to serve."""
 STOP: Final = 10.0
+STALE: Final = 2 * 24 * 3600.0
+"""Seconds after which a folder is what a process that was killed left behind."""
 _PORTS: Final = range(10_000, 32_000)
 _OFFSETS: Final = (0, 10_000, 20_000)
 
@@ -33,6 +35,9 @@ def scratch_cluster(parent: Path) -> Iterator[Cluster]:
     Raises ClusterUnavailable when it does not come up.
     """
     parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.glob("scratch-*"):
+        if time.time() - left.stat().st_mtime > STALE:
+            shutil.rmtree(left, ignore_errors=True)
     home = Path(tempfile.mkdtemp(prefix="scratch-", dir=parent))
     process: subprocess.Popen[bytes] | None = None
     try:

@@ -81,9 +81,10 @@ def prove(name: str, report: Report) -> dict[str, Any]:
         for number, queue in enumerate(manifest.queues, 1):
             # Plain queues in a vhost of their own: nothing expires there, is dropped, or goes elsewhere.
             target = (VHOST, f"{number:06}")
-            _prove_queue(content, archive, queue, target)
+            percent = 20 + 79 * done // max(1, manifest.messages)
+            for note in _prove_queue(content, archive, queue, target):
+                report(percent, note)
             done += queue.messages
-            report(20 + 79 * done // max(1, manifest.messages), f"{queue.name} is as it was")
     return {
         "queues": len(manifest.queues),
         "messages": manifest.messages,
@@ -95,7 +96,11 @@ def prove(name: str, report: Report) -> dict[str, Any]:
 VHOST: Final = "mqconsole-verify"
 
 
-def _prove_queue(content: Content, archive: Archive, queue: SavedQueue, target: QueueKey) -> None:
+def _prove_queue(content: Content, archive: Archive, queue: SavedQueue, target: QueueKey) -> Iterator[str]:
+    """Restore one queue and read it back; says after each part how far it is.
+
+    Raises BackupError for any difference.
+    """
     rows = {"vhosts": [{"name": VHOST}], "queues": [{"vhost": target[0], "name": target[1]}]}
     content.import_definitions(rows)
     for part in queue.parts:
@@ -103,6 +108,7 @@ def _prove_queue(content: Content, archive: Archive, queue: SavedQueue, target: 
             _, refused = content.write(target, b"".join(block.encode() for block in group), None)
             if refused:
                 raise BackupError(f"{refused} messages of {part.path} were refused")
+        yield f"{queue.name}: {part.path} is restored"
     counts = [part.messages for part in queue.parts]
     digests = []
     for group in recut(_read_back(content, target), counts):
@@ -110,6 +116,7 @@ def _prove_queue(content: Content, archive: Archive, queue: SavedQueue, target: 
         for block in group:
             digest.add(block)
         digests.append((digest.messages, digest.hexdigest()))
+        yield f"{queue.name}: {len(digests):,} of {len(counts):,} parts are read back"
     if digests != [(part.messages, part.digest) for part in queue.parts]:
         raise BackupError(f"queue {queue.name!r} of vhost {queue.vhost!r} did not come back as it was saved")
 

@@ -21,7 +21,7 @@ STARTING_DEATHS: Final = 3
 NODE_GRACE: Final = 15.0
 
 _PAUSE: Final = 0.1
-_CONSOLE_SECRETS: Final = ("MQ_ADMIN_PASSWORD", "MQ_SECRET_KEY", "DATABASE_URL", "REDIS_URL")
+_CONSOLE_SECRETS: Final = ("MQ_ADMIN_PASSWORD", "MQ_SECRET_KEY", "MQ_BACKUP_KEY", "DATABASE_URL", "REDIS_URL")
 
 
 def node_program(config: ClusterConfig, name: str) -> Program:

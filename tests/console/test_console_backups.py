@@ -107,7 +107,7 @@ def test_backing_up_from_the_page(row: Cluster, content: FakeContent, operator: 
     operation = finished(Operation.objects.get(kind="backup"))
     assert answer["Location"] == f"/clusters/local/operations/{operation.pk}/"
     assert operation.reason == "before the release"
-    assert operation.who.get_username() == "the-operator"
+    assert str(operation.who) == "the-operator"
     assert "30 messages of 3 queues" in operation.step
 
 
