@@ -366,6 +366,8 @@ class Node:
             self._queue_created(event.info)
         elif isinstance(event, events.QueueDeleted):
             self._queue_deleted(event.info)
+        elif isinstance(event, events.NodeChanged):
+            self._check_replaced(event.node)
         elif isinstance(event, events.QueueChanged):
             self.memberships.queue_changed(event.before, event.after)
         elif isinstance(event, events.PoliciesChanged):
@@ -414,6 +416,11 @@ class Node:
         """
         lost = any(damage.group is None for damage in self.replication.log.damages)
         return empty_image(group)._replace(damaged=1 if lost else None)
+
+    def _check_replaced(self, node: NodeInfo) -> None:
+        """Two processes must not be one node: the one that started later is."""
+        if node.id == self.me.id and node.boot != self.boot and self.ready.is_set():
+            self.fail(RuntimeError(f"another process has started as {self.me.name}; this one ends"))
 
     def _queue_deleted(self, info: QueueInfo) -> None:
         self.delays.remove(info.group)
