@@ -13,7 +13,7 @@ from brokers.adapters.dead_letters import Chosen, Groups, Onward
 from brokers.operations.base import Plan
 from brokers.operations.long import Job, LongKind, Step
 
-BATCH: Final = 250
+BATCH: Final = 500
 """Messages of one step at most."""
 
 
