@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs from Debian what some tests need beside Python: a browser, a RabbitMQ to compare with, and RabbitMQ's
-# Java client. Without root (or sudo without a password) it says what will be skipped. Services that come with
+# Installs from Debian what some tests need beside Python: a browser, a RabbitMQ to compare with, RabbitMQ's Java
+# client, and Node.js for amqplib. Without root (or sudo without a password) it says what will be skipped. Services that come with
 # the packages are kept from starting: the tests start what they need on ports of their own.
 set -eu
 
@@ -32,6 +32,8 @@ if ! have rabbitmq-server && ! [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]; the
 fi
 [ -e /usr/share/java/amqp-client.jar ] || missing="$missing librabbitmq-client-java"
 have javac || missing="$missing default-jdk-headless"
+have node || missing="$missing nodejs"
+have npm || missing="$missing npm"
 [ -n "$missing" ] || exit 0
 
 have apt-get || give_up "This is not Debian or Ubuntu; not installed:$missing"

@@ -33,7 +33,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     with image.open("wb") as file:
         file.truncate(400 << 20)
     subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(image)], check=True)
-    subprocess.run(["mount", "-o", "loop", str(image), str(mount)], check=True)
+    mounted = subprocess.run(
+        ["mount", "-o", "loop", str(image), str(mount)], capture_output=True, check=False
+    )
+    if mounted.returncode and not os.environ.get("CI"):
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode()}")
+    assert mounted.returncode == 0, mounted.stderr.decode()
     try:
         yield mount
     finally:
