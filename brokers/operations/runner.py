@@ -68,6 +68,12 @@ def run(operation: Operation) -> Operation:
     return operation
 
 
+def fail(operation: Operation, why: str) -> None:
+    """A confirmed operation cannot be begun; nothing has been done."""
+    operation.state, operation.error = Operation.State.FAILED, why
+    _end(operation)
+
+
 def fail_abandoned() -> int:
     """Operations whose process went away in the middle become failed ones; how many there were.
 

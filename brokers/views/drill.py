@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from kombu.exceptions import OperationalError
 
 from brokers.adapters.base import ClusterError, Queue
 from brokers.live.page import Context, Page, Part, Rows
@@ -76,7 +77,10 @@ class DrillView(ClusterView):
         operation = runner.confirm(
             Drill.name, self.cluster, self.title, plan, who=request.user, reason=reason
         )
-        run_drill.delay(operation.pk)
+        try:
+            run_drill.apply_async((operation.pk,), retry=False)
+        except (OperationalError, OSError) as error:
+            runner.fail(operation, f"no worker could be asked to do it: {error}")
         return redirect("operation", self.cluster.slug, operation.pk)
 
     @property

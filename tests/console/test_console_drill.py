@@ -11,6 +11,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
+from kombu.exceptions import OperationalError
 
 from brokers.adapters.base import Replica
 from brokers.models import Cluster, Operation
@@ -41,7 +42,7 @@ RESULT = {
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Numbers of the drills that a worker was asked to do."""
     numbers: list[int] = []
-    monkeypatch.setattr(drill.run_drill, "delay", numbers.append)
+    monkeypatch.setattr(drill.run_drill, "apply_async", lambda args, retry: numbers.extend(args))
     return numbers
 
 
@@ -84,6 +85,17 @@ def test_a_kill_is_confirmed_by_the_nodes_name(operator: Client, begun: list[int
     assert "are killed" not in operator.get(f"{DRILL}?fault=kill").content.decode()
     assert operator.post(DRILL, SEEN | {"fault": "kill", "typed": "node1"}).status_code == 302
     assert len(begun) == 1
+
+
+def test_without_a_worker_it_fails_and_says_why(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(args: tuple[int], retry: bool) -> None:
+        raise OperationalError("Connection refused")
+
+    monkeypatch.setattr(drill.run_drill, "apply_async", refuse)
+    assert operator.post(DRILL, SEEN | {"fault": "transfer"}).status_code == 302
+    operation = Operation.objects.get()
+    assert operation.state == "failed"
+    assert "no worker could be asked" in operation.error
 
 
 def test_no_majority_is_put_at_risk(operator: Client, fake: FakeCluster) -> None:
