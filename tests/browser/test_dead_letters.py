@@ -85,7 +85,7 @@ def test_dead_letters_are_sent_back_although_a_worker_dies(
         dialog.get_by_label("Messages a second at most").fill("40")
         dialog.get_by_role("button", name="Redrive").click()
         dialog.get_by_role("link", name="Watch it").click()
-        expect(page.locator("#operation")).to_contain_text("sent on")
+        expect(page.locator("#operation")).to_contain_text("sent on", timeout=60_000)
     finally:
         worker.kill()
         worker.wait()
