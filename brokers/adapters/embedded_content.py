@@ -16,6 +16,9 @@ WRITE_BYTES: Final = 24 << 20
 RUNS_A_READ: Final = 4_096
 ROWS_A_CALL: Final = 500
 TIMEOUT: Final = 60.0
+"""Seconds for what a node has to commit or collect."""
+READ_TIMEOUT: Final = 10.0
+"""Seconds after which another replica is read; less than a worker's lease."""
 
 Call = Callable[..., Any]
 
@@ -44,7 +47,7 @@ class EmbeddedContent(Content):
         return Imported(made, kept, conflicts)
 
     def open(self, node: str, queues: Sequence[QueueKey]) -> list[Opened]:
-        found = self._call("backup_open", {"queues": list(queues)}, timeout=TIMEOUT, node=node)
+        found = self._call("backup_open", {"queues": list(queues)}, timeout=READ_TIMEOUT, node=node)
         return [
             Opened(q["group"], list(zip(q["runs"][0::2], q["runs"][1::2], strict=True)), q["next"])
             for q in found["queues"]
@@ -69,7 +72,7 @@ class EmbeddedContent(Content):
             "skip": skip,
             "max_bytes": READ_BYTES,
         }
-        found = self._call("backup_read", params, timeout=TIMEOUT, node=node)
+        found = self._call("backup_read", params, timeout=READ_TIMEOUT, node=node)
         done = found["done"] and len(asked) == len(runs)
         return Chunk(base64.b64decode(found["data"]), done, found["at"], found["skip"], found["gone"])
 

@@ -33,7 +33,7 @@ MAX_RUNS = 1_000_000
 """Stretches of unsettled messages that one queue may have; more do not fit an answer."""
 HOLD = 120.0
 """Seconds for which a queue keeps what a backup has yet to read, from its last read on."""
-CONFIRM_WITHIN = 30.0
+CONFIRM_WITHIN = 15.0
 """Seconds that a queue has to commit what is put back."""
 CATCH_UP = 5.0
 """Seconds that a follower has to reach the position that it is to be read up to."""
