@@ -10,7 +10,10 @@ import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
+from brokers.adapters.embedded import EmbeddedCluster
 from brokers.engine.control.protocol import ControlError
+from brokers.operations.long import Job
+from brokers.operations.replay import ReplayKind
 from tests.cluster.harness import Cluster
 
 QUEUE = "orders"
@@ -187,3 +190,28 @@ def test_a_full_queue_ends_it_and_says_where(filled: Cluster) -> None:
     assert ended["state"] == "failed"
     assert "full" in ended["error"]
     assert 0 < ended["cursor"] <= 31
+
+
+def test_the_operation_goes_on_when_its_node_is_killed(filled: Cluster) -> None:
+    params = {"vhost": "/", "name": QUEUE, "first": 0, "end": 100, "to_queue": "copies", "replay": "op"}
+    steps = ReplayKind().steps(EmbeddedCluster(filled.config.home), Job(1, params, rate=25))
+    step = next(steps)
+    while step.done < 5:
+        step = next(steps)
+    node = step.cursor["node"]
+    filled.kill(node)
+    filled.wait_for_leader(QUEUE, node)
+    filled.wait_for_leader("copies", node)
+    filled.start_node(node)
+    filled.wait_until_running(node)
+    result: dict[str, Any] = {}
+    while not result:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            result = stop.value
+    assert result["published"] == 100
+    end = filled.control.call("history", {"name": "copies"})["end"]
+    got = take_all(channel(filled, filled.running()[0]), "copies", end)
+    assert {int(body) for _, body in got} == set(range(100))
+    assert {properties.headers["x-replayed-from"]["replay"] for properties, _ in got} == {"op"}
