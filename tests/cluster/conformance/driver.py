@@ -5,9 +5,11 @@ reads a command a line and answers with a line; what comes by itself (deliveries
 too. A line is form-encoded ``key=value`` pairs, so that no language needs a JSON parser:
 
 - command: ``id``, ``do`` (the verb), ``c`` (connection) or ``ch`` (channel), arguments; flags are 0 or 1; entries
-  of tables are ``a.<name>`` with ``i:`` (number), ``b:`` (flag) or ``s:`` (text) before the value.
+  of tables are ``a.<name>`` with ``i:`` (number), ``b:`` (flag), ``s:`` (text) or ``l:`` (texts, comma-separated)
+  before the value.
 - answer: ``re`` (the command's id) and fields, or ``error``, ``code`` and ``text``.
-- event: ``event`` (deliver, return, cancel, closed, disconnected), ``ch`` or ``c``, and fields.
+- event: ``event`` (deliver, return, cancel, closed, disconnected), ``ch`` or ``c``, and fields. Headers are
+  ``h.<name>``; what is nested in them has a path of names and positions (``h.x-death.0.reason``).
 """
 
 from __future__ import annotations
@@ -157,5 +159,7 @@ def _text(value: object) -> str:
 
 
 def _typed(value: object) -> str:
+    if isinstance(value, list):
+        return f"l:{','.join(value)}"
     kind = "b" if isinstance(value, bool) else "i" if isinstance(value, int) else "s"
     return f"{kind}:{_text(value)}"

@@ -7,7 +7,7 @@ import hashlib
 import queue
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -27,7 +27,12 @@ def say(**fields: object) -> None:
 
 
 def table(command: Command) -> dict[str, Any]:
-    convert: dict[str, Callable[[str], Any]] = {"i": int, "b": lambda text: text == "1", "s": str}
+    convert: dict[str, Callable[[str], Any]] = {
+        "i": int,
+        "b": lambda text: text == "1",
+        "s": str,
+        "l": lambda text: text.split(","),
+    }
     return {key[2:]: convert[value[0]](value[2:]) for key, value in command.items() if key.startswith("a.")}
 
 
@@ -42,7 +47,21 @@ def delivery(method: Any, properties: pika.BasicProperties, body: bytes) -> dict
     }
     if len(body) <= 1000:
         said["body"] = body.decode()
-    return said | {f"h.{key}": value for key, value in (properties.headers or {}).items()}
+    for name in ("expiration", "reply_to"):
+        if getattr(properties, name) is not None:
+            said[name] = getattr(properties, name)
+    for key, value in (properties.headers or {}).items():
+        said.update(flat(f"h.{key}", value))
+    return said
+
+
+def flat(name: str, value: Any) -> Iterator[tuple[str, object]]:
+    """The leaves of a header, each with its path."""
+    if isinstance(value, (dict, list)):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from flat(f"{name}.{key}", inner)
+    else:
+        yield name, value
 
 
 class Verbs:
@@ -139,6 +158,7 @@ class Verbs:
             delivery_mode=2 if on(command, "persistent") else 1,
             expiration=command.get("expiration"),
             priority=int(command["priority"]) if "priority" in command else None,
+            reply_to=command.get("reply_to"),
         )
         # What is returned in confirm mode is raised, too; the callback has said so by then.
         with contextlib.suppress(exceptions.UnroutableError):
@@ -197,6 +217,15 @@ class Verbs:
 
     def recover(self, command: Command) -> None:
         channels[command["ch"]].basic_recover(requeue=True)
+
+    def tx_select(self, command: Command) -> None:
+        channels[command["ch"]].tx_select()
+
+    def tx_commit(self, command: Command) -> None:
+        channels[command["ch"]].tx_commit()
+
+    def tx_rollback(self, command: Command) -> None:
+        channels[command["ch"]].tx_rollback()
 
 
 def on(command: Command, flag: str) -> bool:

@@ -17,6 +17,7 @@ import java.nio.charset.StandardCharsets;
 import java.security.MessageDigest;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 
@@ -97,6 +98,9 @@ public class Driver {
                     Long.parseLong(command.get("delivery")), is(command, "multiple"), is(command, "requeue"));
             case "reject" -> channel.basicReject(Long.parseLong(command.get("delivery")), is(command, "requeue"));
             case "recover" -> channel.basicRecover(true);
+            case "tx_select" -> channel.txSelect();
+            case "tx_commit" -> channel.txCommit();
+            case "tx_rollback" -> channel.txRollback();
             default -> throw new IllegalArgumentException(command.get("do"));
         }
     }
@@ -160,6 +164,9 @@ public class Driver {
         if (command.containsKey("priority")) {
             properties.priority(Integer.parseInt(command.get("priority")));
         }
+        if (command.containsKey("reply_to")) {
+            properties.replyTo(command.get("reply_to"));
+        }
         channel.basicPublish(command.get("exchange"), command.get("key"), is(command, "mandatory"),
                 properties.build(), body);
     }
@@ -196,7 +203,26 @@ public class Driver {
             said.put("body", new String(body, StandardCharsets.UTF_8));
         }
         if (properties.getHeaders() != null) {
-            properties.getHeaders().forEach((key, value) -> said.put("h." + key, value));
+            flat("h", properties.getHeaders(), said);
+        }
+        if (properties.getExpiration() != null) {
+            said.put("expiration", properties.getExpiration());
+        }
+        if (properties.getReplyTo() != null) {
+            said.put("reply_to", properties.getReplyTo());
+        }
+    }
+
+    /** The leaves of a header, each with its path. */
+    static void flat(String name, Object value, Map<String, Object> said) {
+        if (value instanceof Map<?, ?> table) {
+            table.forEach((key, inner) -> flat(name + "." + key, inner, said));
+        } else if (value instanceof List<?> list) {
+            for (int i = 0; i < list.size(); i++) {
+                flat(name + "." + i, list.get(i), said);
+            }
+        } else {
+            said.put(name, value);
         }
     }
 
@@ -248,6 +274,7 @@ public class Driver {
                 Object typed = switch (value.charAt(0)) {
                     case 'i' -> Integer.valueOf(text);
                     case 'b' -> text.equals("1");
+                    case 'l' -> List.of(text.split(","));
                     default -> text;
                 };
                 table.put(key.substring(2), typed);

@@ -4,20 +4,28 @@
 const crypto = require('node:crypto');
 const readline = require('node:readline');
 const amqp = require('amqplib');
+const methods = require('amqplib/lib/defs');
 
 const connections = new Map();
 const channels = new Map();
+const nacked = new Set();
 
 function say(fields) {
   process.stdout.write(`${new URLSearchParams(fields)}\n`);
 }
 
+const converters = {
+  i: Number,
+  b: (text) => text === '1',
+  s: (text) => text,
+  l: (text) => text.split(','),
+};
+
 function tables(command) {
   const table = {};
   for (const [key, value] of Object.entries(command)) {
     if (!key.startsWith('a.')) continue;
-    const text = value.slice(2);
-    table[key.slice(2)] = value[0] === 'i' ? Number(text) : value[0] === 'b' ? text === '1' : text;
+    table[key.slice(2)] = converters[value[0]](value.slice(2));
   }
   return table;
 }
@@ -38,8 +46,19 @@ function delivery(message) {
     sha: crypto.createHash('sha256').update(content).digest('hex'),
   };
   if (content.length <= 1000) said.body = content.toString();
-  for (const [key, value] of Object.entries(properties.headers ?? {})) said[`h.${key}`] = String(value);
+  if (properties.expiration !== undefined) said.expiration = properties.expiration;
+  if (properties.replyTo !== undefined) said.reply_to = properties.replyTo;
+  flatten('h', properties.headers ?? {}, said);
   return said;
+}
+
+// The leaves of a header, each with its path.
+function flatten(name, value, said) {
+  if (typeof value !== 'object' || value === null) {
+    said[name] = String(value);
+    return;
+  }
+  for (const [key, inner] of Object.entries(value)) flatten(`${name}.${key}`, inner, said);
 }
 
 function body(command) {
@@ -119,16 +138,19 @@ const verbs = {
     const options = { ...flags(command, 'mandatory', 'persistent'), headers: tables(command) };
     if (command.expiration) options.expiration = command.expiration;
     if (command.priority) options.priority = Number(command.priority);
-    channel.publish(command.exchange, command.key, body(command), options);
+    if (command.reply_to) options.replyTo = command.reply_to;
+    // waitForConfirms does not know of what was refused before it was called.
+    channel.publish(command.exchange, command.key, body(command), options, (error) => {
+      if (error?.message === 'message nacked') nacked.add(command.ch);
+    });
   },
   async confirmed(command, channel) {
     try {
       await channel.waitForConfirms();
     } catch (error) {
-      if (!/nacked/.test(error.message)) throw error;
-      return { nacked: '1' };
+      if (!nacked.has(command.ch)) throw error;
     }
-    return { nacked: '0' };
+    return { nacked: nacked.delete(command.ch) ? '1' : '0' };
   },
   async get(command, channel) {
     const message = await channel.get(command.queue, { noAck: command.no_ack === '1' });
@@ -163,6 +185,16 @@ const verbs = {
   },
   async recover(command, channel) {
     await channel.recover();
+  },
+  // amqplib has no calls for transactions, but sends any method it is given.
+  async tx_select(command, channel) {
+    await channel.rpc(methods.TxSelect, {}, methods.TxSelectOk);
+  },
+  async tx_commit(command, channel) {
+    await channel.rpc(methods.TxCommit, {}, methods.TxCommitOk);
+  },
+  async tx_rollback(command, channel) {
+    await channel.rpc(methods.TxRollback, {}, methods.TxRollbackOk);
   },
 };
 
