@@ -79,7 +79,7 @@ def test_expiration_of_a_message(place: Place) -> None:
 
 
 def test_an_unused_queue_goes(place: Place) -> None:
-    queue = place.queue(**{"x-expires": 1000})
+    queue = place.queue(**{"x-expires": 1500})
     channel = place.channel(confirm=True)
     tag = channel("consume", queue=queue, no_ack=True)["tag"]
     place.move(queue)
