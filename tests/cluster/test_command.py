@@ -83,7 +83,11 @@ def wait_for(condition: Callable[[], Any], what: str) -> Any:
 
 
 def alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
+    """Whether the process runs; one that has ended and waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def states(status: dict[str, Any]) -> dict[str, str]:

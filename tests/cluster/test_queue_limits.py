@@ -188,7 +188,7 @@ def gone(cluster: Cluster, queue: str) -> bool:
 
 
 def test_an_unused_queue_goes(shared: Cluster) -> None:
-    node = declare(shared, "lease", expires=700)
+    node = declare(shared, "lease", expires=1500)
     connection = connect(shared, node)
     channel = connection.channel()
     tag = channel.basic_consume("lease", lambda *_: None)
@@ -202,12 +202,12 @@ def test_an_unused_queue_goes(shared: Cluster) -> None:
 
 def test_an_unused_transient_queue_goes(shared: Cluster) -> None:
     with channel_on(shared, "node2") as channel:
-        queue = channel.queue_declare("", exclusive=True, arguments={"x-expires": 300}).method.queue
+        queue = channel.queue_declare("", exclusive=True, arguments={"x-expires": 1000}).method.queue
         shared.wait_for(lambda: gone(shared, queue), "it expires")
 
 
 def test_consumers_are_told_nothing_and_messages_die_with_it(shared: Cluster) -> None:
-    node = declare(shared, "cargo", expires=300, dead_letter_exchange="", dead_letter_routing_key="wreck")
+    node = declare(shared, "cargo", expires=3000, dead_letter_exchange="", dead_letter_routing_key="wreck")
     declare(shared, "wreck")
     with channel_on(shared, node) as channel:
         taken(channel, "cargo", b"x")

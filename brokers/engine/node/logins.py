@@ -7,6 +7,7 @@ import hmac
 import logging
 import secrets
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from brokers.engine.core.amqp import errors
 from brokers.engine.core.amqp.connection import Connection
@@ -34,6 +35,8 @@ class Logins:
         self._throttle = LoginThrottle()
         self._verified: dict[str, bytes] = {}
         self._verify_key = secrets.token_bytes(32)
+        self._hashing = ThreadPoolExecutor(1, "password")
+        """One thread: a hash takes 16 MiB, and strangers must not multiply that."""
 
     def check(self, connection: Connection, user: str, password: str, done: Done) -> None:
         """``done(None)`` when ``user`` is who it says, else ``done(error)``, perhaps after a while."""
@@ -76,7 +79,7 @@ class Logins:
             else:
                 self._fail(connection, user, "wrong user or password", done)
 
-        self._loop.run_in_executor(None, verify_password, password, stored).add_done_callback(verified)
+        self._loop.run_in_executor(self._hashing, verify_password, password, stored).add_done_callback(verified)
 
     def _fail(self, connection: Connection, user: str, why: str, done: Done) -> None:
         self._throttle.failed(user, _address(connection), self._loop.time())
