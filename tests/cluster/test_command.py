@@ -174,6 +174,7 @@ def test_a_killed_keeper_takes_its_nodes_along_and_the_next_start_works(command:
     holder = HomeLock.holder(command.home)
     assert holder is not None
     os.kill(holder.pid, signal.SIGKILL)
+    wait_for(lambda: HomeLock.holder(command.home) is None, "the keeper is gone")
     command.start()
     assert not any(map(alive, pids))
     assert {node["state"] for node in command.nodes().values()} == {"running"}

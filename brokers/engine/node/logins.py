@@ -79,7 +79,9 @@ class Logins:
             else:
                 self._fail(connection, user, "wrong user or password", done)
 
-        self._loop.run_in_executor(self._hashing, verify_password, password, stored).add_done_callback(verified)
+        self._loop.run_in_executor(self._hashing, verify_password, password, stored).add_done_callback(
+            verified
+        )
 
     def _fail(self, connection: Connection, user: str, why: str, done: Done) -> None:
         self._throttle.failed(user, _address(connection), self._loop.time())
