@@ -51,16 +51,14 @@ class ClusterView:
     def refresh(self) -> None:
         """Take stock of this node, tell the peers, and note what changed."""
         mine = {row["group"]: row for row in self._statistics.queue_rows()}
-        self._tell(mine)
+        node_row = self._node_reports[self._node.me.id] = self._statistics.node_row()
+        connections = self._connections[self._node.me.id] = self._statistics.connection_rows()
+        self._tell(mine, node_row, connections)
         self._reported.update(mine)
-        self._node_reports[self._node.me.id] = self._statistics.node_row()
-        self._connections[self._node.me.id] = self._statistics.connection_rows()
         self._compare()
 
-    def _tell(self, mine: dict[int, Row]) -> None:
+    def _tell(self, mine: dict[int, Row], node_row: Row, connections: list[Row]) -> None:
         peers = self._node.peers
-        node_row = self._statistics.node_row()
-        connections = self._statistics.connection_rows()
         changed = [row for group, row in mine.items() if self._told.get(group) != row]
         self._told = mine
         for peer in peers.links:
